@@ -1,0 +1,373 @@
+//! Chapter 13: the exchange. RFC 9110, sections 7.8 and 10.1.1; RFC 9112, section 9.3.
+//!
+//! One request and its answer, as the application sees them:
+//!
+//! ```text
+//!   client              exchange                            application
+//!     │  head             │                                      │
+//!     │──────────────────►│── handle(exchange) ─────────────────►│
+//!     │  100 Continue     │                                      │
+//!     │◄──────────────────│◄──────────────── read ───────────────│  only if it wants the body
+//!     │  body             │                                      │
+//!     │──────────────────►│─────────── bytes, or an error ──────►│
+//!     │  head, body       │                                      │
+//!     │◄──────────────────│◄─────────────── respond ─────────────│
+//! ```
+//!
+//! The application may do less: ignore the body, forget the answer, fail, panic. The exchange
+//! makes something correct of it.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::http::body::{BodyError, BodyLimits, BodyReader, Framing};
+use crate::http::headers::{EXPECT, Headers, UPGRADE};
+use crate::http::refusal::Refusal;
+use crate::http::request::{RequestHead, Version};
+use crate::http::response::{Response, ResponseWriter, Status};
+use crate::socket::lobby::{Guest, Lobby, Phase};
+use crate::socket::wire::Wire;
+
+/// Answers requests. This is the seam between the server and all that is built on it.
+pub trait Handler: Send + Sync {
+    /// Called once for each request, on the thread of its connection; calls for other connections
+    /// run at the same time. A panic, an error, or no answer at all becomes 500 if nothing was
+    /// sent yet; otherwise the connection is cut, so that the client notices.
+    ///
+    /// # Errors
+    /// Those of reading the body and of writing the answer may be passed on with `?`. A body that
+    /// breaks a rule is then answered with the status of that rule.
+    fn handle(&self, exchange: &mut Exchange) -> io::Result<Outcome>;
+}
+
+impl<F> Handler for F
+where
+    F: Fn(&mut Exchange) -> io::Result<Outcome> + Send + Sync,
+{
+    fn handle(&self, exchange: &mut Exchange) -> io::Result<Outcome> {
+        self(exchange)
+    }
+}
+
+/// How a request was dealt with.
+pub enum Outcome {
+    /// The answer has been given.
+    Answered,
+    /// The answer was 101, and the connection now speaks another protocol.
+    Takeover(Takeover),
+}
+
+/// What to do with a connection that speaks another protocol. It is called once, on the same
+/// thread, with all bytes that have arrived already. When it returns the connection is closed.
+pub type Takeover = Box<dyn FnOnce(&mut Link) + Send>;
+
+/// An open connection: its bytes, and its place in the lobby.
+pub struct Link {
+    /// Its bytes.
+    pub wire: Wire,
+    /// Its entry in the lobby.
+    pub guest: Arc<Guest>,
+    /// The lobby, with the deadlines.
+    pub lobby: Arc<Lobby>,
+    /// Why somebody else has shut the reading side down, if so.
+    pub asked_to_leave: Option<Phase>,
+}
+
+/// How much of an unwanted body is read and thrown away, in bytes. Above it, closing is cheaper.
+pub const DRAIN: u64 = 64 * 1024;
+
+impl Link {
+    /// Waits for more bytes, in a phase that the watchman knows. Returns 0 at the end.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn wait(&mut self, phase: Phase, deadline_ms: u64) -> io::Result<usize> {
+        // Sending may take long, and is no part of this phase.
+        self.wire.flush()?;
+        match phase {
+            Phase::Idle => self.lobby.begin_idle(&self.guest, deadline_ms),
+            _ => self.guest.begin_wait(phase, deadline_ms),
+        }
+        let result = self.wire.fill();
+        if let Err(asked) = self.guest.end_wait() {
+            self.asked_to_leave = Some(asked);
+        }
+        result
+    }
+
+    /// Sends all and says that nothing more will come. Then reads on for a moment: bytes that
+    /// nobody reads make the kernel reset the connection, and a reset can destroy our answer
+    /// before the client has read it. RFC 9112, section 9.6.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn linger(&mut self) -> io::Result<()> {
+        self.wire.explain("exchange");
+        self.wire.finish_sending()?;
+        let deadline = self.lobby.after(self.lobby.deadlines.linger);
+        let mut drained = 0;
+        while drained <= DRAIN {
+            self.wire.discard();
+            match self.wait(Phase::Lingering, deadline)? {
+                0 => break,
+                count => drained += count as u64,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One request and its answer. The body is read from it, the answer is given to it.
+pub struct Exchange {
+    /// The request, without its body.
+    pub head: RequestHead,
+    /// The connection it came by.
+    pub link: Link,
+    /// When its head was complete.
+    pub began: Instant,
+    body: BodyReader,
+    /// When the body was first waited for, in the lobby's milliseconds.
+    body_began: Option<u64>,
+    expects_continue: bool,
+    answer: ResponseWriter,
+    status: Option<Status>,
+    failure: Option<Refusal>,
+}
+
+impl Exchange {
+    /// Prepares an exchange. Reads nothing yet. If the head says something impossible about its
+    /// body, there is a [`Exchange::failure`] from the start.
+    pub fn new(link: Link, head: RequestHead, limits: &BodyLimits, keep_alive: bool) -> Exchange {
+        let (body, failure) = match frame(&head, limits) {
+            Ok(body) => (body, None),
+            Err(refusal) => (BodyReader::empty(), Some(refusal)),
+        };
+        Exchange {
+            link,
+            began: Instant::now(),
+            body_began: None,
+            expects_continue: head.version == Version::Http11 && head.headers.contains(EXPECT),
+            answer: ResponseWriter::new(&head, keep_alive),
+            status: None,
+            head,
+            body,
+            failure,
+        }
+    }
+
+    /// The status of the answer, once it has begun.
+    pub fn status(&self) -> Option<Status> {
+        self.status
+    }
+
+    /// Why the request was refused, or why its answer is not whole.
+    pub fn failure(&self) -> Option<&Refusal> {
+        self.failure.as_ref()
+    }
+
+    /// Whether the whole answer has been given.
+    pub fn has_finished(&self) -> bool {
+        self.answer.has_finished()
+    }
+}
+
+/// What the head says about the body, checked.
+fn frame(head: &RequestHead, limits: &BodyLimits) -> Result<BodyReader, Refusal> {
+    let body = BodyReader::new(Framing::of(head)?, limits.clone())?;
+    let known = |expectation: &[u8]| expectation.eq_ignore_ascii_case(b"100-continue");
+    // RFC 9110, section 10.1.1: in HTTP/1.0 an expectation is ignored.
+    if head.version == Version::Http11 && !head.headers.members(EXPECT).all(known) {
+        return Err(Refusal::unknown_expectation());
+    }
+    Ok(body)
+}
+
+/// The request body. A broken body is an error, never an end of file: an application that takes
+/// half an upload for a whole one loses data.
+impl Read for Exchange {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.body.is_finished() || out.is_empty() {
+            return Ok(0);
+        }
+        let waits = self.link.wire.buffered().is_empty();
+        if waits {
+            self.begin_body_wait()?;
+        }
+        self.link.wire.explain("body");
+        let result = self.body.read(&mut self.link.wire, out);
+        if waits && self.link.guest.end_wait().is_err() {
+            self.failure = Some(Refusal::slow_body());
+            return Err(ErrorKind::TimedOut.into());
+        }
+        result.map_err(|error| {
+            if !matches!(error, BodyError::Source(_)) {
+                self.failure = Some(Refusal::from(error.clone()));
+            }
+            io::Error::from(error)
+        })
+    }
+}
+
+impl Exchange {
+    fn begin_body_wait(&mut self) -> io::Result<()> {
+        let Link { wire, guest, lobby, .. } = &mut self.link;
+        if std::mem::take(&mut self.expects_continue) && !self.answer.has_started() {
+            // The client waits for this before it sends the body. RFC 9110, section 10.1.1.
+            wire.explain("exchange");
+            wire.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
+        }
+        wire.flush()?;
+        // No gap may be too long. Nor may the whole: a byte now and then is no progress.
+        let now = lobby.after(Duration::ZERO);
+        let began = *self.body_began.get_or_insert(now);
+        let patience = lobby.after(lobby.deadlines.body).saturating_sub(now);
+        let earned = self.body.received().saturating_mul(1000) / lobby.deadlines.body_rate.max(1);
+        let whole = began.saturating_add(patience).saturating_add(earned);
+        guest.begin_wait(Phase::Body, whole.min(now.saturating_add(patience)));
+        Ok(())
+    }
+
+    /// Gives the whole answer.
+    ///
+    /// # Errors
+    /// Those of [`Response::send`].
+    pub fn respond(&mut self, response: Response) -> io::Result<Outcome> {
+        self.prepare_answer(response.status);
+        response.send(&mut self.answer, &mut self.link.wire)?;
+        Ok(Outcome::Answered)
+    }
+
+    /// Begins an answer whose body is given piece by piece, to [`Exchange::write_body`].
+    ///
+    /// # Errors
+    /// Those of [`ResponseWriter::start`].
+    pub fn start(
+        &mut self,
+        status: Status,
+        headers: &Headers,
+        length: Option<u64>,
+    ) -> io::Result<()> {
+        self.prepare_answer(status);
+        self.answer.start(&mut self.link.wire, status, headers, length)?;
+        Ok(())
+    }
+
+    /// Sends a piece of the body. It is on its way when this returns.
+    ///
+    /// # Errors
+    /// Those of [`ResponseWriter::write`].
+    pub fn write_body(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.link.wire.explain("response");
+        self.answer.write(&mut self.link.wire, bytes)?;
+        self.link.wire.flush()
+    }
+
+    /// Ends the answer.
+    ///
+    /// # Errors
+    /// Those of [`ResponseWriter::finish`].
+    pub fn finish(&mut self) -> io::Result<Outcome> {
+        self.link.wire.explain("response");
+        self.answer.finish(&mut self.link.wire)?;
+        Ok(Outcome::Answered)
+    }
+
+    /// Answers 101 and hands the connection over. `headers` name the new protocol in `Upgrade`.
+    ///
+    /// # Errors
+    /// Those of [`ResponseWriter::start`], and a missing `Upgrade`.
+    pub fn switch_protocols(&mut self, headers: &Headers, next: Takeover) -> io::Result<Outcome> {
+        if !headers.contains(UPGRADE) {
+            // RFC 9110, section 7.8: a 101 answer must say what it switches to.
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        self.start(Status::SWITCHING_PROTOCOLS, headers, None)?;
+        self.finish()?;
+        self.link.wire.flush()?;
+        Ok(Outcome::Takeover(next))
+    }
+
+    /// The last moment to say `Connection: close`: a body that we shall not read to its end, or
+    /// that the client may never send, makes the connection unusable.
+    fn prepare_answer(&mut self, status: Status) {
+        self.link.wire.explain("response");
+        let too_much = self.body.remaining().is_some_and(|left| left > DRAIN);
+        if !self.body.is_finished() && (too_much || self.expects_continue) {
+            self.answer.close_after();
+        }
+        if !self.answer.has_started() {
+            self.status = Some(status);
+        }
+    }
+
+    /// Lets the handler answer, and completes what it has left undone. Afterwards an answer has
+    /// been given, as far as the client still listens.
+    pub fn run(&mut self, handler: &dyn Handler) -> Option<Takeover> {
+        if self.failure.is_none() {
+            match catch_unwind(AssertUnwindSafe(|| handler.handle(self))) {
+                Ok(Ok(Outcome::Takeover(next))) => return Some(next),
+                Ok(Ok(Outcome::Answered)) => self.complete(),
+                Ok(Err(error)) => self.fail(Refusal::from_handler(&error)),
+                Err(_) => self.fail(Refusal::application_failed("the application panicked")),
+            }
+        }
+        if !self.answer.has_started() {
+            self.refuse();
+        }
+        None
+    }
+
+    fn complete(&mut self) {
+        if self.answer.has_finished() {
+            return;
+        }
+        if !self.answer.has_started() {
+            return self.fail(Refusal::application_failed("the application gave no answer"));
+        }
+        if let Err(error) = self.finish() {
+            self.fail(Refusal::from_handler(&error));
+        }
+    }
+
+    fn refuse(&mut self) {
+        let Some(response) = self.failure.as_ref().map(Refusal::response) else { return };
+        self.answer.close_after();
+        // If this fails the client has gone, and there is nobody to tell.
+        let _ = self.respond(response);
+    }
+
+    /// The first failure counts: a body that breaks a rule is the cause of the error after it.
+    fn fail(&mut self, refusal: Refusal) {
+        self.failure.get_or_insert(refusal);
+    }
+
+    /// Whether the connection can carry another request. Reads the rest of the body for it, if
+    /// that is little: it would be taken for the next request.
+    pub fn leaves_link_usable(&mut self) -> bool {
+        let whole = self.failure.is_none() && self.answer.has_finished();
+        whole && self.answer.keeps_alive() && self.drain_body()
+    }
+
+    fn drain_body(&mut self) -> bool {
+        if self.body.is_finished() {
+            return true;
+        }
+        let mut scrap = vec![0; 8 * 1024];
+        let mut drained = 0;
+        while drained <= DRAIN {
+            match self.read(&mut scrap) {
+                Ok(0) => return true,
+                Ok(count) => drained += count as u64,
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+
+    /// Whether nothing has come that we have not read. Then the connection can be closed at once.
+    pub fn has_read_all(&self) -> bool {
+        self.body.is_finished() && self.failure.is_none() && self.link.wire.buffered().is_empty()
+    }
+}

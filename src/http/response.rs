@@ -1,0 +1,568 @@
+//! Chapter 11: the response. RFC 9110, section 15; RFC 9112, sections 4, 6 and 7.
+//!
+//! An answer must say where it ends. How it does so depends on four things:
+//!
+//! ```text
+//!  status 1xx, 204, 304, or the answer to HEAD    no body follows, whatever the fields say
+//!  the length is known                            Content-Length: 42
+//!  unknown, and the client speaks HTTP/1.1        Transfer-Encoding: chunked
+//!  unknown, and the client speaks HTTP/1.0        the end of the connection is the end
+//! ```
+//!
+//! The application gives status, fields and body. The fields in the lower half of this picture
+//! belong to the server, for only the server knows which line of the table applies:
+//!
+//! ```text
+//!  HTTP/1.1 200 OK                        CR LF
+//!  Content-Type: text/plain               CR LF    the application's
+//!  Date: Sat, 21 Nov 2026 09:00:00 GMT    CR LF    the server's
+//!  Server: glasshouse                     CR LF
+//!  Content-Length: 5                      CR LF
+//!                                         CR LF
+//!  hello
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::{self, Read, Write};
+
+use crate::http::date::HttpDate;
+use crate::http::headers::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, FieldValue, Headers, SERVER,
+    TRANSFER_ENCODING, Token, UPGRADE,
+};
+use crate::http::request::{Method, RequestHead, Version};
+
+/// A status code. RFC 9110, section 15.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Status(u16);
+
+impl Status {
+    /// Go on, send the body.
+    pub const CONTINUE: Status = Status(100);
+    /// From here on this connection speaks another protocol.
+    pub const SWITCHING_PROTOCOLS: Status = Status(101);
+    /// All is well.
+    pub const OK: Status = Status(200);
+    /// Done, and there is nothing to say about it.
+    pub const NO_CONTENT: Status = Status(204);
+    /// It has another address now.
+    pub const MOVED_PERMANENTLY: Status = Status(301);
+    /// The request breaks a rule.
+    pub const BAD_REQUEST: Status = Status(400);
+    /// Nothing is there.
+    pub const NOT_FOUND: Status = Status(404);
+    /// Something is there, but not for this method.
+    pub const METHOD_NOT_ALLOWED: Status = Status(405);
+    /// The client was too slow.
+    pub const REQUEST_TIMEOUT: Status = Status(408);
+    /// The body is too long.
+    pub const CONTENT_TOO_LARGE: Status = Status(413);
+    /// The request target is too long.
+    pub const URI_TOO_LONG: Status = Status(414);
+    /// We cannot do what the Expect field asks.
+    pub const EXPECTATION_FAILED: Status = Status(417);
+    /// The fields are too many or too long.
+    pub const FIELDS_TOO_LARGE: Status = Status(431);
+    /// Our own fault.
+    pub const INTERNAL_SERVER_ERROR: Status = Status(500);
+    /// We do not know this method or coding.
+    pub const NOT_IMPLEMENTED: Status = Status(501);
+    /// Too busy; try again later.
+    pub const SERVICE_UNAVAILABLE: Status = Status(503);
+    /// We do not speak this version.
+    pub const VERSION_NOT_SUPPORTED: Status = Status(505);
+
+    /// The status with this code, if it is one: 100 to 599.
+    pub fn new(code: u16) -> Option<Status> {
+        (100..=599).contains(&code).then_some(Status(code))
+    }
+
+    /// The three digits.
+    pub fn code(self) -> u16 {
+        self.0
+    }
+
+    /// The words for humans that go with the code; empty for codes that nobody registered.
+    pub fn reason(self) -> &'static str {
+        match REASONS.binary_search_by_key(&self.0, |&(code, _)| code) {
+            Ok(at) => REASONS.get(at).map_or("", |&(_, reason)| reason),
+            Err(_) => "",
+        }
+    }
+
+    /// True where no body may follow. RFC 9112, section 6.3, rule 1.
+    pub fn forbids_body(self) -> bool {
+        self.0 < 200 || self.0 == 204 || self.0 == 304
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        write!(f, "{} {}", self.0, self.reason())
+    }
+}
+
+/// The codes of RFC 9110 and of the registry, in order.
+const REASONS: &[(u16, &str)] = &[
+    (100, "Continue"),
+    (101, "Switching Protocols"),
+    (103, "Early Hints"),
+    (200, "OK"),
+    (201, "Created"),
+    (202, "Accepted"),
+    (203, "Non-Authoritative Information"),
+    (204, "No Content"),
+    (205, "Reset Content"),
+    (206, "Partial Content"),
+    (300, "Multiple Choices"),
+    (301, "Moved Permanently"),
+    (302, "Found"),
+    (303, "See Other"),
+    (304, "Not Modified"),
+    (307, "Temporary Redirect"),
+    (308, "Permanent Redirect"),
+    (400, "Bad Request"),
+    (401, "Unauthorized"),
+    (402, "Payment Required"),
+    (403, "Forbidden"),
+    (404, "Not Found"),
+    (405, "Method Not Allowed"),
+    (406, "Not Acceptable"),
+    (407, "Proxy Authentication Required"),
+    (408, "Request Timeout"),
+    (409, "Conflict"),
+    (410, "Gone"),
+    (411, "Length Required"),
+    (412, "Precondition Failed"),
+    (413, "Content Too Large"),
+    (414, "URI Too Long"),
+    (415, "Unsupported Media Type"),
+    (416, "Range Not Satisfiable"),
+    (417, "Expectation Failed"),
+    (418, "I'm a teapot"),
+    (421, "Misdirected Request"),
+    (422, "Unprocessable Content"),
+    (425, "Too Early"),
+    (426, "Upgrade Required"),
+    (428, "Precondition Required"),
+    (429, "Too Many Requests"),
+    (431, "Request Header Fields Too Large"),
+    (451, "Unavailable For Legal Reasons"),
+    (500, "Internal Server Error"),
+    (501, "Not Implemented"),
+    (502, "Bad Gateway"),
+    (503, "Service Unavailable"),
+    (504, "Gateway Timeout"),
+    (505, "HTTP Version Not Supported"),
+    (507, "Insufficient Storage"),
+];
+
+/// An answer, as an application makes it.
+pub struct Response {
+    /// Its status.
+    pub status: Status,
+    /// Its fields, without those that belong to the server.
+    pub headers: Headers,
+    /// What follows the head.
+    pub body: Body,
+}
+
+/// The body of an answer.
+pub enum Body {
+    /// All of it, in memory.
+    Whole(Cow<'static, [u8]>),
+    /// A source that is read piece by piece. What it returns from one `read` is sent before the
+    /// next `read`, so a slow source is seen as it comes.
+    Stream {
+        /// How much it will give, if that is known.
+        length: Option<u64>,
+        /// Where it comes from.
+        source: Box<dyn Read + Send>,
+    },
+}
+
+/// Streams move through a buffer of this size: one copy in, one copy out.
+const BLOCK: usize = 256 * 1024;
+
+impl Response {
+    /// An answer with no fields and an empty body.
+    pub fn new(status: Status) -> Response {
+        Response { status, headers: Headers::new(), body: Body::Whole(Cow::Borrowed(b"")) }
+    }
+
+    /// An answer of plain text.
+    pub fn text(status: Status, text: impl Into<Cow<'static, str>>) -> Response {
+        Response::typed(status, FieldValue::constant("text/plain; charset=utf-8"), text.into())
+    }
+
+    /// A page.
+    pub fn html(status: Status, html: impl Into<Cow<'static, str>>) -> Response {
+        Response::typed(status, FieldValue::constant("text/html; charset=utf-8"), html.into())
+    }
+
+    /// An answer whose body comes from a reader.
+    pub fn stream(length: Option<u64>, source: Box<dyn Read + Send>) -> Response {
+        let body = Body::Stream { length, source };
+        Response { body, ..Response::new(Status::OK) }
+    }
+
+    fn typed(status: Status, kind: FieldValue, text: Cow<'static, str>) -> Response {
+        let bytes = match text {
+            Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+            Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+        };
+        Response { body: Body::Whole(bytes), ..Response::new(status) }.with(CONTENT_TYPE, kind)
+    }
+
+    /// The same answer with one more field.
+    pub fn with(mut self, name: Token, value: FieldValue) -> Response {
+        self.headers.push(name, value);
+        self
+    }
+
+    /// Sends all of it.
+    ///
+    /// # Errors
+    /// Those of the writer, and those of the source, as [`ResponseError::Source`].
+    pub fn send(
+        self,
+        writer: &mut ResponseWriter,
+        out: &mut impl Write,
+    ) -> Result<(), ResponseError> {
+        match self.body {
+            Body::Whole(bytes) => {
+                writer.start(out, self.status, &self.headers, Some(bytes.len() as u64))?;
+                writer.write(out, &bytes)?;
+            }
+            Body::Stream { length, source } => {
+                writer.start(out, self.status, &self.headers, length)?;
+                if !writer.swallows_body() {
+                    copy_stream(source, writer, out)?;
+                }
+            }
+        }
+        writer.finish(out)
+    }
+}
+
+fn copy_stream(
+    mut source: Box<dyn Read + Send>,
+    writer: &mut ResponseWriter,
+    out: &mut impl Write,
+) -> Result<(), ResponseError> {
+    let mut block = vec![0; BLOCK];
+    out.flush()?;
+    loop {
+        match source.read(&mut block) {
+            Ok(0) => return Ok(()),
+            Ok(count) => writer.write(out, block.get(..count).unwrap_or_default())?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(ResponseError::Source(error.kind())),
+        }
+        out.flush()?;
+    }
+}
+
+/// Writes one answer in the order the protocol wants: head, body, end.
+///
+/// It holds the decisions that the request has made already, and needs no socket.
+#[derive(Debug)]
+pub struct ResponseWriter {
+    version: Version,
+    answers_head: bool,
+    keep_alive: bool,
+    state: State,
+}
+
+/// Where an answer has got to, and how its body is framed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Waiting,
+    /// So many bytes are still owed.
+    Length(u64),
+    Chunked,
+    UntilClose,
+    /// No body may be sent: what the application writes is thrown away.
+    Bodiless,
+    Finished,
+}
+
+impl ResponseWriter {
+    /// A writer for the answer to `head`. It says `Connection: close` unless `keep_alive`.
+    pub fn new(head: &RequestHead, keep_alive: bool) -> ResponseWriter {
+        let answers_head = head.method == Method::Head;
+        ResponseWriter { version: head.version, answers_head, keep_alive, state: State::Waiting }
+    }
+
+    /// A writer for an answer to something that could not be read as a request.
+    pub fn for_no_request() -> ResponseWriter {
+        let version = Version::Http11;
+        ResponseWriter { version, answers_head: false, keep_alive: false, state: State::Waiting }
+    }
+
+    /// Whether the connection may be used again after this answer.
+    pub fn keeps_alive(&self) -> bool {
+        self.keep_alive
+    }
+
+    /// Decides that the connection ends after this answer. Works until the head is written.
+    pub fn close_after(&mut self) {
+        self.keep_alive = false;
+    }
+
+    /// Whether the head has been written: from then on the status cannot change.
+    pub fn has_started(&self) -> bool {
+        self.state != State::Waiting
+    }
+
+    /// Whether the whole answer has been written.
+    pub fn has_finished(&self) -> bool {
+        self.state == State::Finished
+    }
+
+    /// Whether a body given to [`ResponseWriter::write`] would be thrown away.
+    pub fn swallows_body(&self) -> bool {
+        self.state == State::Bodiless
+    }
+
+    /// Writes the head. `length` is the length of the body to come, if it is known; a
+    /// Content-Length among `headers` says the same.
+    ///
+    /// # Errors
+    /// [`ResponseError::AlreadyStarted`], or the rule that `headers` break; nothing has been
+    /// written then. Or an error of `out`.
+    pub fn start(
+        &mut self,
+        out: &mut impl Write,
+        status: Status,
+        headers: &Headers,
+        length: Option<u64>,
+    ) -> Result<(), ResponseError> {
+        if self.has_started() {
+            return Err(ResponseError::AlreadyStarted);
+        }
+        if let Some(name) = SERVER_FIELDS.iter().find(|name| headers.contains(**name)) {
+            return Err(ResponseError::ServerField(name.as_str()));
+        }
+        let length = declared_length(headers)?.or(length);
+        let framing = self.choose_framing(status, length);
+        if framing == State::UntilClose {
+            self.keep_alive = false;
+        }
+        write!(out, "HTTP/1.1 {status}\r\n")?;
+        for (name, value) in headers.iter().filter(|(name, _)| *name != CONTENT_LENGTH) {
+            write_field(out, name, value.as_bytes())?;
+        }
+        if !headers.contains(DATE) {
+            write!(out, "Date: {}\r\n", HttpDate::now())?;
+        }
+        if !headers.contains(SERVER) {
+            out.write_all(b"Server: glasshouse\r\n")?;
+        }
+        self.write_framing(out, status, length)?;
+        self.write_connection(out, status, headers.contains(UPGRADE))?;
+        out.write_all(b"\r\n")?;
+        self.state = framing;
+        Ok(())
+    }
+
+    /// The table at the top of this file.
+    fn choose_framing(&self, status: Status, length: Option<u64>) -> State {
+        match (length, self.version) {
+            _ if status.forbids_body() || self.answers_head => State::Bodiless,
+            (Some(length), _) => State::Length(length),
+            (None, Version::Http11) => State::Chunked,
+            (None, Version::Http10) => State::UntilClose,
+        }
+    }
+
+    /// The answer to HEAD carries the same fields as the answer to GET would.
+    fn write_framing(
+        &self,
+        out: &mut impl Write,
+        status: Status,
+        length: Option<u64>,
+    ) -> Result<(), ResponseError> {
+        match (length, self.version) {
+            // RFC 9110, section 8.6: no Content-Length in 1xx and 204. In 304 it would be that of
+            // the 200 answer, which we do not know.
+            _ if status.forbids_body() => {}
+            (Some(length), _) => write!(out, "Content-Length: {length}\r\n")?,
+            (None, Version::Http11) => out.write_all(b"Transfer-Encoding: chunked\r\n")?,
+            (None, Version::Http10) => {}
+        }
+        Ok(())
+    }
+
+    fn write_connection(
+        &self,
+        out: &mut impl Write,
+        status: Status,
+        upgrade: bool,
+    ) -> Result<(), ResponseError> {
+        let persistence: &[u8] = match (self.keep_alive, self.version) {
+            _ if status == Status::SWITCHING_PROTOCOLS => b"",
+            (false, _) => b"close",
+            (true, Version::Http10) => b"keep-alive",
+            // RFC 9112, section 9.3: in HTTP/1.1 this needs no saying.
+            (true, Version::Http11) => b"",
+        };
+        // RFC 9110, section 7.8: whoever sends Upgrade names it in Connection too.
+        let options: &[&[u8]] = match (persistence.is_empty(), upgrade) {
+            (true, false) => return Ok(()),
+            (true, true) => &[b"Upgrade"],
+            (false, false) => &[persistence],
+            (false, true) => &[persistence, b", Upgrade"],
+        };
+        write_field(out, CONNECTION, &options.concat())
+    }
+
+    /// Writes a piece of the body. An empty piece writes nothing: an empty chunk would be the end.
+    ///
+    /// # Errors
+    /// [`ResponseError::NotStarted`]; [`ResponseError::TooLong`] after the declared length has
+    /// been written and more was given; or an error of `out`.
+    pub fn write(&mut self, out: &mut impl Write, bytes: &[u8]) -> Result<(), ResponseError> {
+        match self.state {
+            State::Waiting | State::Finished => return Err(ResponseError::NotStarted),
+            State::Bodiless => {}
+            _ if bytes.is_empty() => {}
+            State::Length(left) => {
+                let fitting = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+                out.write_all(bytes.get(..fitting).unwrap_or_default())?;
+                self.state = State::Length(left - fitting as u64);
+                if fitting < bytes.len() {
+                    return Err(ResponseError::TooLong);
+                }
+            }
+            State::Chunked => {
+                // chunk = chunk-size CRLF chunk-data CRLF        RFC 9112, section 7.1
+                write!(out, "{:x}\r\n", bytes.len())?;
+                out.write_all(bytes)?;
+                out.write_all(b"\r\n")?;
+            }
+            State::UntilClose => out.write_all(bytes)?,
+        }
+        Ok(())
+    }
+
+    /// Ends the answer. After it, another answer may follow on the same connection.
+    ///
+    /// # Errors
+    /// [`ResponseError::NotStarted`]; [`ResponseError::TooShort`] if less was written than
+    /// declared: then only closing the connection tells the client that something is missing.
+    pub fn finish(&mut self, out: &mut impl Write) -> Result<(), ResponseError> {
+        match self.state {
+            State::Waiting => return Err(ResponseError::NotStarted),
+            State::Length(left) if left > 0 => return Err(ResponseError::TooShort(left)),
+            // last-chunk = 1*("0") [ chunk-ext ] CRLF, an empty trailer section, CRLF
+            State::Chunked => out.write_all(b"0\r\n\r\n")?,
+            _ => {}
+        }
+        self.state = State::Finished;
+        Ok(())
+    }
+}
+
+/// The fields by which one connection is managed. An application that sets one of them would
+/// contradict what the server does. RFC 9110, section 7.6.1; PEP 3333 forbids them too.
+const SERVER_FIELDS: &[Token] = &[
+    CONNECTION,
+    TRANSFER_ENCODING,
+    Token::constant("Keep-Alive"),
+    Token::constant("Proxy-Connection"),
+    Token::constant("TE"),
+    Token::constant("Trailer"),
+];
+
+/// The length that the application itself has declared.
+fn declared_length(headers: &Headers) -> Result<Option<u64>, ResponseError> {
+    let mut found = None;
+    for value in headers.get_all(CONTENT_LENGTH) {
+        let digits = value.as_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        match (digits.and_then(|digits| digits.parse().ok()), found) {
+            (Some(length), None) => found = Some(length),
+            _ => return Err(ResponseError::BadLength),
+        }
+    }
+    Ok(found)
+}
+
+fn write_field(out: &mut impl Write, name: Token, value: &[u8]) -> Result<(), ResponseError> {
+    out.write_all(name.as_str().as_bytes())?;
+    out.write_all(b": ")?;
+    out.write_all(value)?;
+    out.write_all(b"\r\n")?;
+    Ok(())
+}
+
+/// What an application can do wrong with its answer, and what can go wrong on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResponseError {
+    /// The head has been written already.
+    AlreadyStarted,
+    /// A body needs a head before it, and nothing may follow the end.
+    NotStarted,
+    /// This field belongs to the server.
+    ServerField(&'static str),
+    /// The Content-Length is not one decimal number.
+    BadLength,
+    /// The body is longer than its Content-Length.
+    TooLong,
+    /// The body is shorter than its Content-Length, by so many bytes.
+    TooShort(u64),
+    /// The source of the body failed.
+    Source(io::ErrorKind),
+    /// The peer cannot be written to any more.
+    Wire(io::ErrorKind),
+}
+
+impl ResponseError {
+    /// The rule that was broken, where one was.
+    pub fn rule(&self) -> &'static str {
+        match self {
+            ResponseError::AlreadyStarted | ResponseError::NotStarted => "RFC 9112, section 2.1",
+            ResponseError::ServerField(_) => "RFC 9110, section 7.6.1",
+            ResponseError::BadLength => "RFC 9110, section 8.6",
+            ResponseError::TooLong | ResponseError::TooShort(_) => "RFC 9112, section 6.3",
+            ResponseError::Source(_) | ResponseError::Wire(_) => "RFC 9112, section 8",
+        }
+    }
+}
+
+impl fmt::Display for ResponseError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            ResponseError::AlreadyStarted => write!(f, "the answer has begun already"),
+            ResponseError::NotStarted => write!(f, "a body was written outside of an answer"),
+            ResponseError::ServerField(name) => {
+                write!(f, "the field {name} belongs to the server, not to the application")
+            }
+            ResponseError::BadLength => write!(f, "the Content-Length is not one decimal number"),
+            ResponseError::TooLong => write!(f, "the body is longer than its Content-Length"),
+            ResponseError::TooShort(missing) => {
+                write!(f, "the body is {missing} bytes shorter than its Content-Length")
+            }
+            ResponseError::Source(kind) => write!(f, "the source of the body failed: {kind}"),
+            ResponseError::Wire(kind) => write!(f, "the answer could not be sent: {kind}"),
+        }
+    }
+}
+
+impl std::error::Error for ResponseError {}
+
+impl From<io::Error> for ResponseError {
+    fn from(error: io::Error) -> ResponseError {
+        ResponseError::Wire(error.kind())
+    }
+}
+
+impl From<ResponseError> for io::Error {
+    fn from(error: ResponseError) -> io::Error {
+        match error {
+            ResponseError::Wire(kind) | ResponseError::Source(kind) => kind.into(),
+            _ => io::Error::new(io::ErrorKind::InvalidInput, error),
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! Chapter 15: the server. All parts in one place, from the first setting to the last goodbye.
+//!
+//! ```text
+//!   Settings ──► bind ──► start ──► serve ......... a signal ──► stop
+//!                 │         │                           │          │
+//!                 │         pool, watchman              │          close the door
+//!                 the longer backlog                    │          send the idle home
+//!                                                       │          let the others finish
+//!                            a second signal: cut all ──┘          or cut them, in the end
+//! ```
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use crate::http::connection::{Http, Limits, Observer};
+use crate::http::exchange::{Exchange, Handler};
+use crate::http::refusal::Refusal;
+use crate::socket::listener::{BindError, Listener};
+use crate::socket::lobby::{Deadlines, Guest, Lobby};
+use crate::socket::pool::{PoolSize, ThreadPool};
+use crate::socket::system::{Shutdown, descriptor_limit, lengthen_backlog};
+use crate::socket::wire::Tap;
+
+/// All that can be set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The address to listen on. `0.0.0.0` means all of this machine's.
+    pub host: String,
+    /// The port. 0 means any free one.
+    pub port: u16,
+    /// How many threads. With a cap of 1 each connection carries one request only, because a
+    /// second client could not even be seen while the first stays.
+    pub threads: PoolSize,
+    /// How long a client may take.
+    pub deadlines: Deadlines,
+    /// How much a client may send.
+    pub limits: Limits,
+    /// How long a stop waits for requests that have begun.
+    pub graceful_timeout: Duration,
+    /// Whether each byte is shown on stderr.
+    pub wire_view: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            host: "127.0.0.1".to_string(),
+            port: 8000,
+            threads: PoolSize::default(),
+            deadlines: Deadlines::default(),
+            limits: Limits::default(),
+            graceful_timeout: Duration::from_secs(30),
+            wire_view: false,
+        }
+    }
+}
+
+/// A server that is bound to its address and does not serve yet.
+pub struct Server {
+    settings: Settings,
+    listener: Listener,
+}
+
+impl Server {
+    /// Binds the address.
+    ///
+    /// # Errors
+    /// A [`BindError`] that says what to do.
+    pub fn bind(mut settings: Settings) -> Result<Server, BindError> {
+        let cap = &mut settings.threads.cap;
+        *cap = (*cap).clamp(1, PoolSize::LARGEST_CAP);
+        let listener = Listener::bind(&settings.host, settings.port)?;
+        Ok(Server { settings, listener })
+    }
+
+    /// The address it is bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.listener.address()
+    }
+
+    /// Starts to serve, on threads of its own, until [`Running::stop`].
+    pub fn start(self, handler: Arc<dyn Handler>) -> Running {
+        let Server { settings, listener } = self;
+        // A shorter queue at the door is a pity, and no reason not to open.
+        if let Err(error) = lengthen_backlog(listener.socket()) {
+            log(&format!("the backlog stays short: {error}"));
+        }
+        let (address, stop) = (listener.address(), listener.stop());
+        let http = Http {
+            handler,
+            observer: Arc::new(Complaints),
+            limits: settings.limits,
+            keep_alive: settings.threads.cap > 1,
+            stop,
+            tap: settings.wire_view.then(|| Arc::new(Tap::new(Box::new(io::stderr())))),
+        };
+        let lobby = Arc::new(Lobby::new(settings.deadlines, settings.threads.cap));
+        let pool = ThreadPool::start(
+            listener,
+            Arc::clone(&lobby),
+            settings.threads,
+            Arc::new(http),
+        );
+        Running { address, lobby, pool, grace: settings.graceful_timeout }
+    }
+
+    /// Serves until SIGINT or SIGTERM comes, then stops gracefully.
+    ///
+    /// # Errors
+    /// If the signals cannot be waited for.
+    pub fn serve_until_signal(self, handler: Arc<dyn Handler>) -> io::Result<()> {
+        let shutdown = Shutdown::on_signals()?;
+        warn_about_descriptors(self.settings.threads.cap);
+        let running = self.start(handler);
+        shutdown.wait();
+        log("stopping: requests that have begun may finish; once more to stop at once");
+        let lobby = Arc::clone(&running.lobby);
+        thread::spawn(move || {
+            shutdown.wait();
+            lobby.cut_all();
+        });
+        running.stop();
+        Ok(())
+    }
+}
+
+/// Each connection needs a descriptor; a few more are needed for files and for the house itself.
+fn warn_about_descriptors(cap: usize) {
+    const FOR_THE_HOUSE: usize = 32;
+    if let Some(limit) = descriptor_limit().filter(|limit| cap + FOR_THE_HOUSE > *limit) {
+        log(&format!(
+            "warning: {cap} threads, but at most {limit} open files: raise `ulimit -n`"
+        ));
+    }
+}
+
+/// A server that serves.
+pub struct Running {
+    /// The address it listens on.
+    pub address: SocketAddr,
+    /// Everybody who is connected.
+    pub lobby: Arc<Lobby>,
+    /// The threads.
+    pub pool: ThreadPool,
+    grace: Duration,
+}
+
+impl Running {
+    /// Closes the door, lets requests that have begun finish, and ends all threads. Returns true
+    /// if nobody had to be cut.
+    pub fn stop(self) -> bool {
+        self.pool.stop(self.grace)
+    }
+}
+
+/// Writes to stderr what went wrong, a line each.
+struct Complaints;
+
+impl Observer for Complaints {
+    fn exchanged(&self, exchange: &Exchange) {
+        if let Some(refusal) = exchange.failure() {
+            self.refused(&exchange.link.guest, refusal);
+        }
+    }
+
+    fn refused(&self, guest: &Guest, refusal: &Refusal) {
+        log(&format!("{} {refusal}", guest.peer));
+    }
+}
+
+/// One line, written in one piece: lines of several threads must not mix.
+fn log(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}

@@ -1,0 +1,37 @@
+//! Glasshouse: a web server you can see through.
+//!
+//! This file is the table of contents. A folder is a part, a file is a chapter, and a file imports
+//! only files above it. Read it beside `TUTORIAL.md`.
+#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+// The order is the book's, not the alphabet's: hence `rustfmt::skip`.
+
+/// Part I. A socket that answers.
+#[rustfmt::skip]
+pub mod socket {
+    pub mod listener; // chapter 1
+    pub mod wire; // chapter 2
+    pub mod lobby; // chapter 3
+    pub mod pool; // chapter 4
+    pub mod system; // chapter 5
+}
+
+/// Part II. HTTP/1.1.
+#[rustfmt::skip]
+pub mod http {
+    pub mod headers; // chapter 6
+    pub mod request; // chapter 7
+    pub mod url; // chapter 8
+    pub mod body; // chapter 9
+    pub mod date; // chapter 10
+    pub mod response; // chapter 11
+    pub mod refusal; // chapter 12
+    pub mod exchange; // chapter 13
+    pub mod connection; // chapter 14
+    pub mod server; // chapter 15
+}
+
+/// The site that shows it all. It may use everything above it, and nothing uses it.
+pub mod site {
+    pub mod views;
+}

@@ -1,0 +1,264 @@
+//! Chapter 4: the pool. A bounded number of threads that take turns at the door.
+//!
+//! ```text
+//!            ┌────────────────────────────── come back ──────────────────────────────┐
+//!            ▼                                                                        │
+//!   ┌── the door ──┐   a guest!   ┌─ the last to leave? ─┐   ┌─ serve ─┐   ┌─ leave ─┐│
+//!   │ accept ... zZ│ ───────────► │ then see to it that  │──►│ request │──►│ forget  ├┘
+//!   │ accept ... zZ│              │ somebody stands here │   │ answer  │   │ guest   │
+//!   └──────────────┘              └──────────────────────┘   └─────────┘   └─────────┘
+//! ```
+//!
+//! There is no queue and no hand-over from one thread to another: whoever accepts a connection
+//! serves it. To wake a second thread for it would cost more than many an answer.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::socket::listener::{Arrival, Listener, Stop};
+use crate::socket::lobby::{Door, Guest, Lobby};
+
+/// What the pool's threads do for a guest.
+pub trait Service: Send + Sync {
+    /// Serves one connection from its first byte to its last. Called once for each connection, on
+    /// a pool thread. When it returns, or panics, the connection is closed and the thread goes
+    /// back to the door.
+    fn serve(&self, guest: &Arc<Guest>, lobby: &Arc<Lobby>);
+
+    /// Sends one connection away, politely and soon: the house is full. Called instead of
+    /// [`Service::serve`].
+    fn turn_away(&self, guest: &Arc<Guest>, lobby: &Arc<Lobby>);
+}
+
+/// How large the pool may be.
+#[derive(Debug, Clone, Copy)]
+pub struct PoolSize {
+    /// Threads at the start, and threads that stay when all is quiet.
+    pub start: usize,
+    /// The most threads. A guest holds one thread as long as it is connected.
+    pub cap: usize,
+    /// Stack of each thread, in bytes. Only what is touched costs memory.
+    pub stack: usize,
+}
+
+impl PoolSize {
+    /// Above some 16,000 threads the standard library ends the process when it cannot set one
+    /// more up. This stays clear of it.
+    pub const LARGEST_CAP: usize = 12_000;
+}
+
+impl Default for PoolSize {
+    fn default() -> PoolSize {
+        PoolSize { start: 8, cap: 512, stack: 256 * 1024 }
+    }
+}
+
+/// A running pool, with its watchman.
+pub struct ThreadPool {
+    house: Arc<House>,
+}
+
+/// What all the threads share.
+struct House {
+    listener: Listener,
+    lobby: Arc<Lobby>,
+    service: Arc<dyn Service>,
+    size: PoolSize,
+    /// Everybody has gone home: the watchman may go too.
+    empty: AtomicBool,
+}
+
+impl ThreadPool {
+    /// Starts the first threads and the watchman. The lobby's cap should be `size.cap`.
+    pub fn start(
+        listener: Listener,
+        lobby: Arc<Lobby>,
+        size: PoolSize,
+        service: Arc<dyn Service>,
+    ) -> ThreadPool {
+        let start = size.start.clamp(1, size.cap.max(1));
+        let size = PoolSize { start, ..size };
+        let house = Arc::new(House { listener, lobby, service, size, empty: AtomicBool::new(false) });
+        for _ in 0..start {
+            house.add_thread(Badge::Regular);
+        }
+        let watched = Arc::clone(&house);
+        let watchman = thread::Builder::new().name("watchman".into()).stack_size(size.stack);
+        if watchman.spawn(move || watched.keep_watch()).is_err() {
+            eprintln!("the watchman could not be started: time limits are not enforced");
+        }
+        ThreadPool { house }
+    }
+
+    /// How many threads there are now, without the watchman.
+    pub fn threads(&self) -> usize {
+        self.house.door().threads.load(Ordering::SeqCst)
+    }
+
+    /// Closes the door, sends those home who wait between requests, and lets the others finish
+    /// for at most `grace`. Then it cuts. Returns true if nobody had to be cut.
+    pub fn stop(&self, grace: Duration) -> bool {
+        self.stopper().ask();
+        if self.wait_until_empty(grace) {
+            return true;
+        }
+        self.house.lobby.cut_all();
+        self.wait_until_empty(Duration::from_secs(1));
+        false
+    }
+
+    /// The handle that closes the door of this pool.
+    pub fn stopper(&self) -> Stop {
+        self.house.listener.stop()
+    }
+
+    fn wait_until_empty(&self, patience: Duration) -> bool {
+        let began = Instant::now();
+        while self.threads() > 0 {
+            if began.elapsed() >= patience {
+                return false;
+            }
+            // Each time again: a thread may have begun to wait after we last looked.
+            self.house.lobby.close_idle();
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.house.empty.store(true, Ordering::SeqCst);
+        true
+    }
+}
+
+/// Whether a thread counts against the cap.
+#[derive(Clone, Copy, PartialEq)]
+enum Badge {
+    /// It must go if there are already enough.
+    Regular,
+    /// The watchman has lent it, above the cap, to look after those who wait outside.
+    Lent,
+}
+
+impl House {
+    fn door(&self) -> &Door {
+        &self.lobby.door
+    }
+
+    /// Makes one more thread. If the system refuses, the house is full, whatever its cap says.
+    fn add_thread(self: &Arc<House>, badge: Badge) {
+        let house = Arc::clone(self);
+        let builder = thread::Builder::new().name("server".into()).stack_size(self.size.stack);
+        // Not `thread::spawn`, which panics when there is no memory for a stack.
+        if builder.spawn(move || house.work(badge)).is_err() {
+            self.door().refused.store(true, Ordering::SeqCst);
+            self.lobby.show_one_out();
+        }
+    }
+
+    /// The life of one thread.
+    fn work(self: &Arc<House>, badge: Badge) {
+        // The thread counts itself, and not the one who made it: a thread can die between the
+        // two, and a count that nobody takes back would make the pool smaller for ever.
+        let _counted = Counted::new(self.door());
+        if badge == Badge::Regular && self.is_over_cap() {
+            return;
+        }
+        while self.go_to_the_door() {
+            let arrival = self.listener.accept();
+            let was_last = self.door().waiting.fetch_sub(1, Ordering::SeqCst) == 1;
+            match arrival {
+                Arrival::Guest(stream, peer) => {
+                    if was_last {
+                        self.send_someone_to_the_door();
+                    }
+                    let guest = self.lobby.enter(stream, peer);
+                    self.look_after(&guest);
+                    self.lobby.leave(&guest);
+                }
+                Arrival::NoRoom(error) => self.make_room(&error.to_string()),
+                Arrival::Stopped => return,
+            }
+        }
+    }
+
+    /// Returns false if enough threads stand there already: then this one is not needed.
+    fn go_to_the_door(&self) -> bool {
+        let already = self.door().waiting.fetch_add(1, Ordering::SeqCst);
+        let enough = if self.is_over_cap() { 1 } else { self.size.start };
+        let needed = already < enough;
+        if !needed {
+            self.door().waiting.fetch_sub(1, Ordering::SeqCst);
+        }
+        needed
+    }
+
+    fn is_over_cap(&self) -> bool {
+        self.door().threads.load(Ordering::SeqCst) > self.size.cap
+    }
+
+    fn send_someone_to_the_door(self: &Arc<House>) {
+        if self.listener.stop().is_asked() {
+            return;
+        }
+        if self.door().at_cap() {
+            self.lobby.show_one_out();
+        } else {
+            self.add_thread(Badge::Regular);
+        }
+    }
+
+    fn look_after(&self, guest: &Arc<Guest>) {
+        if self.is_over_cap() && !self.lobby.show_one_out() {
+            return self.service.turn_away(guest, &self.lobby);
+        }
+        // A panic ends this connection and nothing else. Its message is on stderr already.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.service.serve(guest, &self.lobby)));
+    }
+
+    /// No descriptor is left for the next connection, so a present guest must give one back.
+    fn make_room(&self, error: &str) {
+        if !self.door().refused.swap(true, Ordering::SeqCst) {
+            eprintln!("cannot accept a connection: {error}; waiting for one to end");
+        }
+        self.lobby.show_one_out();
+    }
+
+    /// The life of the watchman.
+    fn keep_watch(self: &Arc<House>) {
+        let mut empty_since = None;
+        while !self.empty.load(Ordering::SeqCst) {
+            thread::sleep(self.lobby.deadlines.tick);
+            self.lobby.end_late_waits();
+            self.door().refused.store(false, Ordering::SeqCst);
+            let attended = self.door().waiting.load(Ordering::SeqCst) > 0;
+            if attended || self.listener.stop().is_asked() {
+                empty_since = None;
+                continue;
+            }
+            self.send_someone_to_the_door();
+            let since: &mut Instant = empty_since.get_or_insert_with(Instant::now);
+            if since.elapsed() >= self.lobby.deadlines.queue {
+                self.add_thread(Badge::Lent);
+                empty_since = None;
+            }
+        }
+    }
+}
+
+/// Counts a thread for as long as it lives, however it ends.
+struct Counted<'a> {
+    door: &'a Door,
+}
+
+impl Counted<'_> {
+    fn new(door: &Door) -> Counted<'_> {
+        door.threads.fetch_add(1, Ordering::SeqCst);
+        Counted { door }
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.door.threads.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,439 @@
+//! Chapter 2: the wire. One connection's bytes, in and out.
+//!
+//! ```text
+//!            ┌────────── input ──────────┐
+//!  socket ──►│ consumed │ buffered │ room │──► parsers look at `buffered`, then `consume`
+//!            └──────────┴──────────┴──────┘
+//!  socket ◄──│ output, gathered          │◄── answers are `write`n, and leave in one piece
+//!            └───────────────────────────┘
+//! ```
+//!
+//! TCP carries a stream of bytes, not messages. One `read` may return half a request, or three.
+//! One `write` may take only a part of what it is given. Both may be interrupted. The wire hides
+//! none of that from its reader, and all of it from the rest of the server.
+
+use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How much room a quiet connection keeps for input: most requests fit.
+const SMALL_BUFFER: usize = 2 * 1024;
+
+/// Gathered output is sent when it is this long, even if more may follow.
+const GATHER: usize = 64 * 1024;
+
+/// How long one call of the system's `send` may wait before we look at the clock.
+const WRITE_TURN: Duration = Duration::from_secs(3);
+
+/// The bytes of one connection.
+pub struct Wire {
+    stream: Arc<TcpStream>,
+    /// `input[start..end]` has been received and not yet consumed.
+    input: Vec<u8>,
+    start: usize,
+    end: usize,
+    output: Vec<u8>,
+    turns: Turns,
+    write_patience: Duration,
+    view: Option<View>,
+}
+
+impl Wire {
+    /// Wraps a connected socket. A write that makes no progress for `write_patience` fails with
+    /// [`ErrorKind::TimedOut`].
+    ///
+    /// # Errors
+    /// If the socket refuses its options, as one does whose peer has gone.
+    pub fn new(stream: Arc<TcpStream>, write_patience: Duration) -> io::Result<Wire> {
+        // Without this the kernel holds a short answer back, in the hope of more to send with it.
+        stream.set_nodelay(true)?;
+        stream.set_write_timeout(Some(WRITE_TURN.min(write_patience)))?;
+        Ok(Wire {
+            stream,
+            input: Vec::new(),
+            start: 0,
+            end: 0,
+            output: Vec::new(),
+            turns: Turns::default(),
+            write_patience,
+            view: None,
+        })
+    }
+
+    /// What has been received and not yet consumed.
+    pub fn buffered(&self) -> &[u8] {
+        self.input.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Waits for more input and appends it to [`Wire::buffered`]. Returns how many bytes came;
+    /// 0 means that the peer will send no more. The caller bounds how much it lets pile up.
+    ///
+    /// # Errors
+    /// Those of the socket, and of sending what was gathered: output always goes first, because
+    /// the peer may be waiting for it.
+    pub fn fill(&mut self) -> io::Result<usize> {
+        self.flush()?;
+        self.make_room();
+        let count = receive(&self.stream, &mut self.turns, &mut self.input[self.end..])?;
+        self.end += count;
+        Ok(count)
+    }
+
+    /// Like [`Wire::fill`], but gives up instead of going to sleep: `None` means that nothing
+    /// has come yet.
+    ///
+    /// # Errors
+    /// As [`Wire::fill`].
+    pub fn fill_without_sleep(&mut self) -> io::Result<Option<usize>> {
+        self.flush()?;
+        if !self.turns.worth_trying() {
+            return Ok(None);
+        }
+        self.make_room();
+        self.turns.set_non_blocking(&self.stream, true)?;
+        for _ in 0..Turns::TRIES {
+            match (&*self.stream).read(&mut self.input[self.end..]) {
+                Ok(count) => {
+                    self.turns.hit();
+                    self.end += count;
+                    return Ok(Some(count));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.turns.missed();
+        Ok(None)
+    }
+
+    /// Throws away what is buffered.
+    pub fn discard(&mut self) {
+        self.consume(self.end - self.start);
+    }
+
+    /// Gives back the memory that a busy moment needed. Call it before a long wait.
+    pub fn shrink(&mut self) {
+        if self.start == self.end && self.input.len() > SMALL_BUFFER {
+            self.input = Vec::new();
+            (self.start, self.end) = (0, 0);
+        }
+        if self.output.is_empty() && self.output.capacity() > SMALL_BUFFER {
+            self.output = Vec::new();
+        }
+    }
+
+    /// Tells the peer that nothing more will come. What is gathered is sent first.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn finish_sending(&mut self) -> io::Result<()> {
+        self.flush()?;
+        self.stream.shutdown(Shutdown::Write)
+    }
+
+    /// The socket itself, for those who must act on it from outside.
+    pub fn stream(&self) -> &Arc<TcpStream> {
+        &self.stream
+    }
+
+    fn make_room(&mut self) {
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+        if self.end < self.input.len() {
+            return;
+        }
+        if self.start > 0 {
+            self.input.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        } else {
+            // Growing by what has arrived: the buffer is never more than twice of it.
+            self.input.resize((self.input.len() * 2).max(SMALL_BUFFER), 0);
+        }
+    }
+}
+
+/// Input. A reader with a large buffer of its own gets the bytes from the socket directly.
+impl Read for Wire {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.start < self.end || out.len() < SMALL_BUFFER {
+            let count = self.fill_buf()?.read(out)?;
+            self.consume(count);
+            return Ok(count);
+        }
+        self.flush()?;
+        let count = receive(&self.stream, &mut self.turns, out)?;
+        if let Some(view) = &mut self.view {
+            view.show(Direction::In, out.get(..count).unwrap_or_default());
+        }
+        Ok(count)
+    }
+}
+
+impl BufRead for Wire {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.start == self.end {
+            self.fill()?;
+        }
+        Ok(self.buffered())
+    }
+
+    fn consume(&mut self, count: usize) {
+        let count = count.min(self.end - self.start);
+        let end = self.start + count;
+        if let Some(view) = &mut self.view {
+            view.show(Direction::In, self.input.get(self.start..end).unwrap_or_default());
+        }
+        self.start = end;
+    }
+}
+
+/// Output. Small pieces are gathered; [`Write::flush`], or a wait for input, sends them.
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(view) = &mut self.view {
+            view.show(Direction::Out, bytes);
+        }
+        if self.output.len() + bytes.len() <= GATHER {
+            self.output.extend_from_slice(bytes);
+        } else {
+            self.send_all(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        if let Some(view) = &mut self.view {
+            view.print();
+        }
+        if self.output.is_empty() { Ok(()) } else { self.send_all(&[]) }
+    }
+}
+
+impl Wire {
+    /// Sends what is gathered, and `more` after it, without copying `more`.
+    fn send_all(&mut self, more: &[u8]) -> io::Result<()> {
+        let output = std::mem::take(&mut self.output);
+        let result = self.send_both(&output, more);
+        self.output = output;
+        self.output.clear();
+        result
+    }
+
+    /// Not `write_all`: the socket may be non-blocking (then we make it wait), and a slow peer
+    /// is not a dead one: any progress starts the patience anew.
+    fn send_both(&mut self, first: &[u8], second: &[u8]) -> io::Result<()> {
+        let total = first.len() + second.len();
+        let mut sent = 0;
+        let mut last_progress = None;
+        while sent < total {
+            let rest = [
+                IoSlice::new(first.get(sent..).unwrap_or_default()),
+                IoSlice::new(second.get(sent.saturating_sub(first.len())..).unwrap_or_default()),
+            ];
+            match (&*self.stream).write_vectored(&rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    sent += count;
+                    last_progress = None;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    let since: &Instant = last_progress.get_or_insert_with(Instant::now);
+                    if since.elapsed() + WRITE_TURN > self.write_patience {
+                        return Err(ErrorKind::TimedOut.into());
+                    }
+                    self.turns.set_non_blocking(&self.stream, false)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads once, asleep if need be.
+fn receive(stream: &TcpStream, turns: &mut Turns, out: &mut [u8]) -> io::Result<usize> {
+    let mut stream = stream;
+    loop {
+        match stream.read(out) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                turns.set_non_blocking(stream, false)?;
+            }
+            result => return result,
+        }
+    }
+}
+
+/// Decides whether it pays to let others run for a moment instead of going to sleep.
+///
+/// Sleeping and waking cost more than answering a short request. When many connections are
+/// busy, the next request is often there by the time the other threads have had their turn.
+#[derive(Default)]
+struct Turns {
+    non_blocking: bool,
+    misses: u32,
+}
+
+impl Turns {
+    /// Tries before the thread goes to sleep after all.
+    const TRIES: u32 = 8;
+    /// Misses in a row after which we no longer try each time.
+    const ENOUGH: u32 = 4;
+    /// Then only one time in so many: trying costs time when the peer is slow.
+    const SELDOM: u32 = 32;
+
+    fn worth_trying(&mut self) -> bool {
+        if self.misses < Turns::ENOUGH {
+            return true;
+        }
+        self.misses = self.misses.wrapping_add(1);
+        self.misses % Turns::SELDOM == 0
+    }
+
+    fn hit(&mut self) {
+        self.misses = 0;
+    }
+
+    fn missed(&mut self) {
+        self.misses = self.misses.saturating_add(1);
+    }
+
+    fn set_non_blocking(&mut self, stream: &TcpStream, wanted: bool) -> io::Result<()> {
+        if self.non_blocking != wanted {
+            stream.set_nonblocking(wanted)?;
+            self.non_blocking = wanted;
+        }
+        Ok(())
+    }
+}
+
+/// Which way bytes pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the peer to us.
+    In,
+    /// From us to the peer.
+    Out,
+}
+
+/// Prints every byte that passes, a line at a time: the wire view.
+pub struct Tap {
+    out: Mutex<Box<dyn Write + Send>>,
+}
+
+/// One wire's place at the tap.
+struct View {
+    tap: Arc<Tap>,
+    connection: u64,
+    module: &'static str,
+    direction: Direction,
+    /// Bytes that belong together and are not printed yet: they come in pieces of any size.
+    pending: Vec<u8>,
+}
+
+impl Wire {
+    /// Shows all that passes on this wire to `tap`, under the number of this connection.
+    pub fn attach(&mut self, tap: Arc<Tap>, connection: u64) {
+        let (module, direction, pending) = ("wire", Direction::In, Vec::new());
+        self.view = Some(View { tap, connection, module, direction, pending });
+    }
+
+    /// Names the module that gives the next bytes their meaning.
+    pub fn explain(&mut self, module: &'static str) {
+        if let Some(view) = &mut self.view {
+            view.print();
+            view.module = module;
+        }
+    }
+}
+
+impl View {
+    /// Pieces are joined until the direction changes or the socket is used: a line that was
+    /// written in five pieces is still one line.
+    fn show(&mut self, direction: Direction, bytes: &[u8]) {
+        if self.direction != direction || self.pending.len() > GATHER {
+            self.print();
+        }
+        self.direction = direction;
+        self.pending.extend_from_slice(bytes);
+    }
+
+    fn print(&mut self) {
+        if !self.pending.is_empty() {
+            self.tap.show(self.connection, self.direction, self.module, &self.pending);
+            self.pending.clear();
+        }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.print();
+    }
+}
+
+impl Tap {
+    /// Bytes of one line that are shown before it is cut.
+    const LINE: usize = 100;
+    /// Lines of one piece that are shown before it is cut.
+    const LINES: usize = 40;
+
+    /// A tap that prints to `out`.
+    pub fn new(out: Box<dyn Write + Send>) -> Tap {
+        Tap { out: Mutex::new(out) }
+    }
+
+    /// Prints `bytes`, one line for each line feed in it. The text is built whole and written
+    /// once, so that lines of several threads do not mix.
+    pub fn show(&self, connection: u64, direction: Direction, module: &str, bytes: &[u8]) {
+        let arrow = if direction == Direction::In { "<-" } else { "->" };
+        let label = format!("#{connection} {arrow} {:<16} ", chapter_of(module));
+        let mut text = String::new();
+        let mut left = bytes.len();
+        for line in bytes.split_inclusive(|&byte| byte == b'\n').take(Tap::LINES) {
+            left -= line.len();
+            text += &label;
+            for &byte in line.iter().take(Tap::LINE) {
+                push_escaped(&mut text, byte);
+            }
+            if line.len() > Tap::LINE {
+                text += &format!(" ... {} bytes more", line.len() - Tap::LINE);
+            }
+            text.push('\n');
+        }
+        if left > 0 {
+            text += &format!("{label}... {left} bytes more\n");
+        }
+        // A thread that panicked while printing left no half-done state behind: go on.
+        let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = out.write_all(text.as_bytes());
+    }
+}
+
+fn push_escaped(text: &mut String, byte: u8) {
+    match byte {
+        b'\r' => text.push_str("\\r"),
+        b'\n' => text.push_str("\\n"),
+        b'\t' => text.push_str("\\t"),
+        b'\\' => text.push_str("\\\\"),
+        b' '..=b'~' => text.push(char::from(byte)),
+        _ => text.push_str(&format!("\\x{byte:02x}")),
+    }
+}
+
+/// "ch 2 wire" for the module `wire`. The number comes from the table of contents, so that it is
+/// right even when chapters move.
+pub fn chapter_of(module: &str) -> String {
+    const CONTENTS: &str = include_str!("../lib.rs");
+    let entry = format!("mod {module};");
+    let line = CONTENTS.lines().find(|line| line.contains(&entry));
+    match line.and_then(|line| line.split_once("// chapter ")) {
+        Some((_, number)) => format!("ch {} {module}", number.trim()),
+        None => module.to_string(),
+    }
+}
