@@ -198,7 +198,10 @@ fn next_head(
                 return Ok(value);
             }
             Ok(Parse::Partial) => {}
-            Err(error) => return Err(NoHead::Refused(Refusal::from(error))),
+            Err(error) => {
+                link.wire.discard();
+                return Err(NoHead::Refused(Refusal::from(error)));
+            }
         }
         let begun = !link.wire.buffered().is_empty();
         let count = match begun {

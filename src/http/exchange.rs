@@ -139,7 +139,13 @@ pub struct Exchange {
 impl Exchange {
     /// Prepares an exchange. Reads nothing yet. If the head says something impossible about its
     /// body, there is a [`Exchange::failure`] from the start.
-    pub fn new(link: Link, head: RequestHead, limits: &BodyLimits, keep_alive: bool) -> Exchange {
+    pub fn new(
+        mut link: Link,
+        head: RequestHead,
+        limits: &BodyLimits,
+        keep_alive: bool,
+    ) -> Exchange {
+        link.wire.explain("exchange");
         let (body, failure) = match frame(&head, limits) {
             Ok(body) => (body, None),
             Err(refusal) => (BodyReader::empty(), Some(refusal)),

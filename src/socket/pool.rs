@@ -147,9 +147,12 @@ impl House {
     /// Makes one more thread. If the system refuses, the house is full, whatever its cap says.
     fn add_thread(self: &Arc<House>, badge: Badge) {
         let house = Arc::clone(self);
-        let builder = thread::Builder::new().name("server".into()).stack_size(self.size.stack);
+        let builder = thread::Builder::new()
+            .name("server".into())
+            .stack_size(self.size.stack);
         // Not `thread::spawn`, which panics when there is no memory for a stack.
-        if builder.spawn(move || house.work(badge)).is_err() {
+        let made = has_headroom() && builder.spawn(move || house.work(badge)).is_ok();
+        if !made {
             self.door().refused.store(true, Ordering::SeqCst);
             self.lobby.show_one_out();
         }
@@ -243,6 +246,19 @@ impl House {
             }
         }
     }
+}
+
+/// Memory that must still be there when a thread is made, in bytes. The threads we have must be
+/// able to finish: when a small allocation fails, Rust ends the process. Above 32 MiB the allocator
+/// asks the system each time, so this measures what is left, and touches none of it.
+const HEADROOM: usize = 40 * 1024 * 1024;
+
+fn has_headroom() -> bool {
+    let mut trial: Vec<u8> = Vec::new();
+    let result = trial.try_reserve_exact(HEADROOM);
+    // Without this the compiler would see that nobody uses the memory, and never ask for it.
+    std::hint::black_box(&trial);
+    result.is_ok()
 }
 
 /// Counts a thread for as long as it lives, however it ends.

@@ -25,7 +25,7 @@ const SMALL_BUFFER: usize = 2 * 1024;
 const GATHER: usize = 64 * 1024;
 
 /// How long one call of the system's `send` may wait before we look at the clock.
-const WRITE_TURN: Duration = Duration::from_secs(3);
+const WRITE_TURN: Duration = Duration::from_millis(2500);
 
 /// The bytes of one connection.
 pub struct Wire {
@@ -243,7 +243,7 @@ impl Wire {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     let since: &Instant = last_progress.get_or_insert_with(Instant::now);
-                    if since.elapsed() + WRITE_TURN > self.write_patience {
+                    if since.elapsed() + WRITE_TURN >= self.write_patience {
                         return Err(ErrorKind::TimedOut.into());
                     }
                     self.turns.set_non_blocking(&self.stream, false)?;
