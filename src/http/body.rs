@@ -19,8 +19,8 @@
 //!   ChunkSize         Data     ChunkEnd ChunkSize  Trailers ...........  -> Finished
 //! ```
 //!
-//! Nothing is ever allocated by a length that the client declares: the caller brings the memory, and
-//! only as much as has arrived is stored in it.
+//! Nothing is ever allocated by a length that the client declares: the caller brings the memory,
+//! and only as much as has arrived is stored in it.
 
 use crate::http::headers::{CONTENT_LENGTH, TRANSFER_ENCODING, field_line, find_control};
 use crate::http::headers::{FieldError, Headers, Token};
@@ -311,8 +311,8 @@ impl BodyReader {
 
     /// Reads one line of at most `limit` bytes into `self.line`, without its CRLF.
     ///
-    /// Lines between chunks are a few bytes long, so they are read one byte at a time. As in a head,
-    /// only CRLF ends a line: erratum 7633 of RFC 9112 takes back all tolerance here.
+    /// Lines between chunks are a few bytes long, so they are read one byte at a time. As in a
+    /// head, only CRLF ends a line: erratum 7633 of RFC 9112 takes back all tolerance here.
     fn read_line(
         &mut self,
         source: &mut impl BufRead,
@@ -322,10 +322,12 @@ impl BodyReader {
         self.line.clear();
         loop {
             match next_byte(source)? {
-                b'\r' => return expect(source, b'\n', BodyError::BareCarriageReturn),
-                b'\n' => return Err(BodyError::BareLineFeed),
+                b'\r' => return expect(source, b'\n', BodyError::ChunkedBareReturn),
+                b'\n' => return Err(BodyError::ChunkedBareLineFeed),
                 b'\t' => self.line.push(b'\t'),
-                byte if find_control(&[byte]).is_some() => return Err(BodyError::ControlByte),
+                byte if find_control(&[byte]).is_some() => {
+                    return Err(BodyError::ChunkedControlByte);
+                }
                 byte => self.line.push(byte),
             }
             if self.line.len() > limit {
@@ -381,7 +383,7 @@ fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> Result<T, BodyError> {
     }
 }
 
-/// What is wrong with a body. The status is the one chapter 12 answers with.
+/// What is wrong with a body, and the status that fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BodyError {
     /// The head has both `Content-Length` and `Transfer-Encoding`. 400.
@@ -411,11 +413,11 @@ pub enum BodyError {
     /// The data of a chunk is not followed by CRLF. 400.
     ChunkWithoutEnd,
     /// A line between chunks ends in LF without CR. 400.
-    BareLineFeed,
+    ChunkedBareLineFeed,
     /// In a line between chunks a CR is not followed by LF. 400.
-    BareCarriageReturn,
+    ChunkedBareReturn,
     /// A line between chunks holds a control byte. 400.
-    ControlByte,
+    ChunkedControlByte,
     /// A trailer field is wrong. 400.
     Trailer(FieldError),
     /// All trailers together are longer than [`BodyLimits::trailers`]. 431.
@@ -437,7 +439,7 @@ impl BodyError {
             TooLarge => "RFC 9110, section 15.5.14",
             InvalidChunkSize | ChunkSizeTooLong | ChunkWithoutEnd => "RFC 9112, section 7.1",
             InvalidExtension | ChunkLineTooLong | ExtensionsTooLong => "RFC 9112, section 7.1.1",
-            BareLineFeed | BareCarriageReturn | ControlByte => "RFC 9112, section 2.2",
+            ChunkedBareLineFeed | ChunkedBareReturn | ChunkedControlByte => "RFC 9112, section 2.2",
             Trailer(error) => error.rule(),
             TrailersTooLong => "RFC 6585, section 5",
             CutShort | Source(_) => "RFC 9112, section 8",
@@ -462,9 +464,9 @@ impl fmt::Display for BodyError {
             ChunkLineTooLong => "the line before a chunk is too long",
             ExtensionsTooLong => "the chunk extensions are too long in all",
             ChunkWithoutEnd => "the data of a chunk is not followed by CRLF",
-            BareLineFeed => "a line between chunks ends in LF without CR",
-            BareCarriageReturn => "in a line between chunks a CR is not followed by LF",
-            ControlByte => "a line between chunks holds a control byte",
+            ChunkedBareLineFeed => "a line between chunks ends in LF without CR",
+            ChunkedBareReturn => "in a line between chunks a CR is not followed by LF",
+            ChunkedControlByte => "a line between chunks holds a control byte",
             Trailer(error) => return write!(f, "in a trailer, {error}"),
             TrailersTooLong => "the trailers are too long in all",
             CutShort => "the connection ended inside the body",

@@ -12,9 +12,9 @@
 //!   CR LF                                  the empty line ends the head
 //! ```
 //!
-//! [`HeadParser`] touches no socket. It is shown the bytes that have arrived so far, again and again
-//! while they grow, and remembers how far it has looked: each byte is searched for a line end once,
-//! each complete line is read once.
+//! [`HeadParser`] touches no socket. It is shown the bytes that have arrived so far, again and
+//! again while they grow, and remembers how far it has looked: each byte is searched for a line end
+//! once, each complete line is read once.
 //!
 //! ```text
 //!   G E T   /   H T T P / 1 . 1 CR LF H o s t : e x a m p        (more to come)
@@ -127,8 +127,7 @@ pub enum TargetForm {
 
 /// What the request is about, as it was sent.
 ///
-/// The target holds visible ASCII without `#`. Percent-encoding is not looked at here: that is
-/// chapter 8.
+/// The target holds visible ASCII without `#`. It is still percent-encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     /// Which of the four forms it has.
@@ -367,7 +366,8 @@ pub enum Parse<T> {
 pub struct HeadLimits {
     /// Bytes in one line, without its line end. RFC 9112, section 3 asks for at least 8,000.
     pub line: usize,
-    /// Bytes from the request line to the last field line: what one connection may hold in memory.
+    /// Bytes from the request line to the last field line, without its line end: what one
+    /// connection may hold in memory.
     pub head: usize,
     /// Number of fields: each costs time whenever a field is looked up.
     pub fields: usize,
@@ -426,9 +426,9 @@ impl HeadParser {
     /// Looks at the bytes that are new since the last call.
     ///
     /// `input` begins with the same byte at each call, at the first byte of the head (or of empty
-    /// lines before it), and grows from call to call. After `Complete` the caller drops `used` bytes
-    /// and the parser is ready for the next head. After an error the connection is beyond repair:
-    /// nobody can say where the next request would begin.
+    /// lines before it), and grows from call to call. After `Complete` the caller drops `used`
+    /// bytes and the parser is ready for the next head. After an error the connection is beyond
+    /// repair: nobody can say where the next request would begin.
     pub fn advance(&mut self, input: &[u8]) -> Result<Parse<RequestHead>, HeadError> {
         while let Some(end) = self.line_end(input)? {
             let line = input.get(self.line..end).unwrap_or_default();
@@ -479,6 +479,8 @@ impl HeadParser {
     fn line_limit(&self) -> (usize, HeadError) {
         let line_limit = self.line.saturating_add(self.limits.line);
         let head_limit = self.begin.saturating_add(self.limits.head);
+        // The empty line that ends the head is let through even when nothing else is.
+        let head_limit = head_limit.max(self.line);
         if head_limit < line_limit {
             return (head_limit, HeadError::HeadTooLong);
         }
@@ -581,7 +583,7 @@ fn host_field(headers: &Headers) -> Result<Option<String>, HeadError> {
     }
 }
 
-/// What is wrong with a head. The status is the one chapter 12 answers with.
+/// What is wrong with a head, and the status that fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeadError {
     /// A line ends in LF without CR. 400.

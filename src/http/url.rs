@@ -12,8 +12,8 @@
 //!   ("name", "Ada L&") ("x", "")         then decoded, + is a space
 //! ```
 //!
-//! Decode once, and check afterwards. Who checks first misses `%2e%2e`; who decodes twice makes `..`
-//! out of `%252e%252e`.
+//! Decode once, and check afterwards. Who checks first misses `%2e%2e`; who decodes twice makes
+//! `..` out of `%252e%252e`.
 
 use std::fmt;
 

@@ -1,0 +1,162 @@
+//! The benchmark: `cargo bench --bench load -- --help`.
+//!
+//! The problem: "90,000 requests a second" says little. Another machine, or this one an hour later,
+//! gives another number. So each figure is measured beside a **floor**: the least that a blocking
+//! server can do for the same bytes. Floor and server are two processes, alive at the same time and
+//! driven in turn, and what counts is the ratio of their medians.
+//!
+//! ```text
+//!   this process: client threads --+-- slice 1, 3, 5 ...  the server (src/bin/wsgi.rs)
+//!                                  +-- slice 2, 4, 6 ...  the floor  (this program again)
+//! ```
+//!
+//! Read in this order: `load.rs` (rows and method), `floor.rs`, `client.rs`, then `process.rs`
+//! (children and their figures in `/proc`), `options.rs`, `report.rs`, `idle.rs`.
+//!
+//! The file is not called `main.rs`: cargo takes each `tests/*/main.rs` for an integration test.
+
+mod client;
+mod floor;
+mod idle;
+mod options;
+mod process;
+mod report;
+
+use client::{BODY, Client, Work};
+use options::{Options, Rival};
+use process::Process;
+use report::Side;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+/// One line of the table.
+struct Row {
+    name: &'static str,
+    /// What each connection does, and how many do it at the same time.
+    work: Work,
+    connections: usize,
+    /// Server over floor, at least.
+    aim: Option<f64>,
+}
+
+const GET: Work = Work::Get { depth: 1 };
+const PIPELINE: Work = Work::Get { depth: 16 };
+
+/// At 16 and 64 connections the server must beat the floor: to try again before it sleeps saves it
+/// most of the sleeps that the floor pays for.
+#[rustfmt::skip]
+const ROWS: &[Row] = &[
+    Row { name: "get-1",        work: GET,            connections: 1,   aim: Some(0.95) },
+    Row { name: "get-16",       work: GET,            connections: 16,  aim: Some(1.3) },
+    Row { name: "get-64",       work: GET,            connections: 64,  aim: Some(1.3) },
+    Row { name: "get-256",      work: GET,            connections: 256, aim: Some(0.95) },
+    Row { name: "pipeline-1",   work: PIPELINE,       connections: 1,   aim: Some(0.95) },
+    Row { name: "pipeline-16",  work: PIPELINE,       connections: 16,  aim: Some(0.95) },
+    Row { name: "connect-16",   work: Work::Connect,  connections: 16,  aim: None },
+    Row { name: "upload-1gb",   work: Work::Upload,   connections: 1,   aim: Some(0.95) },
+    Row { name: "download-1gb", work: Work::Download, connections: 1,   aim: Some(0.95) },
+];
+
+/// The server under test, built by cargo with the same profile as this program.
+const SERVER: &str = env!("CARGO_BIN_EXE_wsgi");
+
+/// Long enough to open every connection and to wake the processors.
+const WARM_UP: Duration = Duration::from_millis(200);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.first().map(String::as_str) {
+        Some(floor::ARGUMENT) => return floor::run(&arguments[1..]),
+        Some(process::KEEP_ARGUMENT) => return process::keep(&arguments[1..]),
+        _ => {}
+    }
+    // Only `cargo bench` passes this. `cargo test --benches` starts us too, and measures nothing.
+    if !arguments.iter().any(|argument| argument == "--bench") {
+        println!("nothing measured: start me with `cargo bench --bench load`");
+        return ExitCode::SUCCESS;
+    }
+    let outcome = options::parse(&arguments).and_then(|options| match options.idle {
+        Some(connections) => idle::run(connections, options.time),
+        None => load(&options),
+    });
+    match outcome {
+        Ok(true) => return ExitCode::SUCCESS,
+        Ok(false) => eprintln!("bench: some answers were missing or wrong"),
+        Err(reason) => eprintln!("bench: {reason}"),
+    }
+    ExitCode::FAILURE
+}
+
+/// `Ok(false)`: some answer was missing, short or wrong. A ratio below its aim is only marked,
+/// because one run on a busy machine proves little.
+fn load(options: &Options) -> Result<bool, String> {
+    report::heading(options);
+    let mut sound = true;
+    for row in ROWS.iter().filter(|row| options.wants(row.name)) {
+        let sides = measure(row, options)?;
+        report::row(row, &sides);
+        sound &= sides.iter().all(|side| side.tally.errors == 0);
+    }
+    if options.wants("start") {
+        start_up(options.slices)?;
+    }
+    if options.wants("memory") {
+        let process = server(SERVER, &[])?;
+        let [resident, peak] = process.memory().unwrap_or([f64::NAN; 2]);
+        let note = format!("{resident:.2} MB resident at rest, {peak:.2} MB at its peak");
+        report::line("memory", &note, "1 MB", resident <= 1.0);
+    }
+    Ok(sound)
+}
+
+/// One row: both servers fresh, both warm, then A B A B ...
+fn measure(row: &Row, options: &Options) -> Result<[Side; 2], String> {
+    let ours = server(SERVER, &[])?;
+    let our_client = Client::open(ours.address, row.work, row.connections)?;
+    let (rival, address) = match &options.rival {
+        Rival::Address(address) => (None, *address),
+        Rival::Program(path) => started(server(path, &[])?),
+        Rival::Floor => started(floor::start(row.work, our_client.answer())?),
+    };
+    let rival_client = Client::open(address, row.work, row.connections)?;
+    let ours = Side::new(our_client, Some(ours));
+    let mut sides = [ours, Side::new(rival_client, rival)];
+    for side in &mut sides {
+        side.warm_up(WARM_UP);
+    }
+    for _ in 0..options.slices {
+        for side in &mut sides {
+            side.slice(options.time);
+        }
+    }
+    Ok(sides)
+}
+
+fn started(process: Process) -> (Option<Process>, std::net::SocketAddr) {
+    let address = process.address;
+    (Some(process), address)
+}
+
+/// Starts a server with room for the large body, and a keep-alive that outlives the run.
+fn server(program: &str, more: &[&str]) -> Result<Process, String> {
+    let body = BODY.to_string();
+    let mut arguments = vec!["--port", "0", "--keep-alive", "600", "--max-body", &body];
+    arguments.extend(more);
+    Process::keep(program, &arguments)
+}
+
+/// From `spawn` to the line that prints the address.
+fn start_up(times: usize) -> Result<(), String> {
+    let mut taken = Vec::new();
+    for _ in 0..times.max(5) {
+        let mut command = Command::new(SERVER);
+        command.args(["--port", "0"]);
+        let mut process = Process::start(command)?;
+        process.kill();
+        taken.push(process.started.as_secs_f64() * 1e3);
+    }
+    let median = report::median(&mut taken);
+    let note = format!("{median:.2} ms from spawn to the printed address");
+    report::line("start", &note, "2 ms", median <= 2.0);
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! What the tests share: standard library only, and never `glasshouse` itself, so that every
+//! chapter's tests also build against the crate cut after that chapter.
+#![allow(dead_code)] // each test file uses its own part of this
+
+pub mod book;
+pub mod bytes;
+pub mod mutator;
+pub mod prefix;
+pub mod process;
+pub mod server;
+pub mod transcript;
+pub mod watchdog;
+pub mod wire_cases;
+
+use process::Process;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Fails when an ignored `exercise_*` test of the calling test file already passes.
+///
+/// The test file runs itself again, one exercise at a time, so that an exercise which hangs or
+/// aborts is only one red exercise.
+pub fn exercises_start_red() {
+    let own = std::env::current_exe().expect("the path of this test program");
+    let listed = Command::new(&own)
+        .args(["--list", "--ignored"])
+        .output()
+        .expect("this test program lists its tests");
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let mut green = Vec::new();
+    for name in listed
+        .lines()
+        .filter_map(|line| line.strip_suffix(": test"))
+    {
+        if !name.starts_with("exercise_") {
+            continue;
+        }
+        let mut command = Command::new(&own);
+        command.args(["--exact", name, "--ignored"]);
+        let mut run = Process::spawn(command.stdout(Stdio::null()));
+        if run.finish(Duration::from_secs(20)) == Some(Some(0)) {
+            let number: Vec<&str> = name.split('_').skip(1).take(2).collect();
+            green.push(format!(
+                "exercise {} passes: well done, now delete its ignore line ({name})",
+                number.join(".")
+            ));
+        }
+    }
+    assert!(green.is_empty(), "{}", green.join("\n"));
+}
