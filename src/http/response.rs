@@ -350,19 +350,23 @@ impl ResponseWriter {
         if framing == State::UntilClose {
             self.keep_alive = false;
         }
-        write!(out, "HTTP/1.1 {status}\r\n")?;
+        // Built in memory and written at once: a head is some ten small pieces.
+        let mut text = Vec::with_capacity(HEAD_ROOM);
+        push_status_line(&mut text, status);
         for (name, value) in headers.iter().filter(|(name, _)| *name != CONTENT_LENGTH) {
-            write_field(out, name, value.as_bytes())?;
+            push_field(&mut text, name, value.as_bytes());
         }
         if !headers.contains(DATE) {
-            write!(out, "Date: {}\r\n", HttpDate::now())?;
+            let date = HttpDate::now().to_string();
+            push_field(&mut text, DATE, date.as_bytes());
         }
         if !headers.contains(SERVER) {
-            out.write_all(b"Server: glasshouse\r\n")?;
+            push_field(&mut text, SERVER, b"glasshouse");
         }
-        self.write_framing(out, status, length)?;
-        self.write_connection(out, status, headers.contains(UPGRADE))?;
-        out.write_all(b"\r\n")?;
+        self.push_framing(&mut text, status, length);
+        self.push_connection(&mut text, status, headers.contains(UPGRADE));
+        text.extend_from_slice(b"\r\n");
+        out.write_all(&text)?;
         self.state = framing;
         Ok(())
     }
@@ -378,29 +382,22 @@ impl ResponseWriter {
     }
 
     /// The answer to HEAD carries the same fields as the answer to GET would.
-    fn write_framing(
-        &self,
-        out: &mut impl Write,
-        status: Status,
-        length: Option<u64>,
-    ) -> Result<(), ResponseError> {
+    fn push_framing(&self, text: &mut Vec<u8>, status: Status, length: Option<u64>) {
         match (length, self.version) {
             // RFC 9110, section 8.6: no Content-Length in 1xx and 204. In 304 it would be that of
             // the 200 answer, which we do not know.
             _ if status.forbids_body() => {}
-            (Some(length), _) => write!(out, "Content-Length: {length}\r\n")?,
-            (None, Version::Http11) => out.write_all(b"Transfer-Encoding: chunked\r\n")?,
+            (Some(length), _) => {
+                text.extend_from_slice(b"Content-Length: ");
+                push_decimal(text, length);
+                text.extend_from_slice(b"\r\n");
+            }
+            (None, Version::Http11) => push_field(text, TRANSFER_ENCODING, b"chunked"),
             (None, Version::Http10) => {}
         }
-        Ok(())
     }
 
-    fn write_connection(
-        &self,
-        out: &mut impl Write,
-        status: Status,
-        upgrade: bool,
-    ) -> Result<(), ResponseError> {
+    fn push_connection(&self, text: &mut Vec<u8>, status: Status, upgrade: bool) {
         let persistence: &[u8] = match (self.keep_alive, self.version) {
             _ if status == Status::SWITCHING_PROTOCOLS => b"",
             (false, _) => b"close",
@@ -409,13 +406,12 @@ impl ResponseWriter {
             (true, Version::Http11) => b"",
         };
         // RFC 9110, section 7.8: whoever sends Upgrade names it in Connection too.
-        let options: &[&[u8]] = match (persistence.is_empty(), upgrade) {
-            (true, false) => return Ok(()),
-            (true, true) => &[b"Upgrade"],
-            (false, false) => &[persistence],
-            (false, true) => &[persistence, b", Upgrade"],
-        };
-        write_field(out, CONNECTION, &options.concat())
+        match (persistence, upgrade) {
+            (b"", false) => {}
+            (b"", true) => push_field(text, CONNECTION, b"Upgrade"),
+            (_, false) => push_field(text, CONNECTION, persistence),
+            (_, true) => push_field(text, CONNECTION, &[persistence, b", Upgrade"].concat()),
+        }
     }
 
     /// Writes a piece of the body. An empty piece writes nothing: an empty chunk would be the end.
@@ -489,12 +485,38 @@ fn declared_length(headers: &Headers) -> Result<Option<u64>, ResponseError> {
     Ok(found)
 }
 
-fn write_field(out: &mut impl Write, name: Token, value: &[u8]) -> Result<(), ResponseError> {
-    out.write_all(name.as_str().as_bytes())?;
-    out.write_all(b": ")?;
-    out.write_all(value)?;
-    out.write_all(b"\r\n")?;
-    Ok(())
+/// Room for most heads, in bytes, so that the text seldom has to move.
+const HEAD_ROOM: usize = 512;
+
+// status-line = HTTP-version SP status-code SP [ reason-phrase ]        RFC 9112, section 4
+fn push_status_line(text: &mut Vec<u8>, status: Status) {
+    text.extend_from_slice(b"HTTP/1.1 ");
+    push_decimal(text, u64::from(status.code()));
+    text.push(b' ');
+    text.extend_from_slice(status.reason().as_bytes());
+    text.extend_from_slice(b"\r\n");
+}
+
+fn push_field(text: &mut Vec<u8>, name: Token, value: &[u8]) {
+    text.extend_from_slice(name.as_str().as_bytes());
+    text.extend_from_slice(b": ");
+    text.extend_from_slice(value);
+    text.extend_from_slice(b"\r\n");
+}
+
+/// The digits come out last one first. (`write!` does the same, by a longer way.)
+fn push_decimal(text: &mut Vec<u8>, mut number: u64) {
+    let start = text.len();
+    loop {
+        text.push(b'0' + (number % 10) as u8);
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    if let Some(digits) = text.get_mut(start..) {
+        digits.reverse();
+    }
 }
 
 /// What an application can do wrong with its answer, and what can go wrong on its way.
