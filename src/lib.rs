@@ -2,12 +2,9 @@
 //!
 //! This file is the table of contents. A folder is a part, a file is a chapter, and a file imports
 //! only files above it. Read it beside `TUTORIAL.md`.
-#![warn(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-// The order is the book's, not the alphabet's: hence `rustfmt::skip`.
+#![warn(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 /// Part I. A socket that answers.
-#[rustfmt::skip]
 pub mod socket {
     pub mod listener; // chapter 1
     pub mod wire; // chapter 2
@@ -17,7 +14,6 @@ pub mod socket {
 }
 
 /// Part II. HTTP/1.1.
-#[rustfmt::skip]
 pub mod http {
     pub mod headers; // chapter 6
     pub mod request; // chapter 7
@@ -35,3 +31,8 @@ pub mod http {
 pub mod site {
     pub mod views;
 }
+
+/// The example in README.md is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

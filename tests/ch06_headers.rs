@@ -38,11 +38,7 @@ fn a_token_is_made_of_token_characters_only() {
     for byte in 0..=255u8 {
         // tchar        RFC 9110, section 5.6.2
         let allowed = byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        assert_eq!(
-            Token::new(&[b'X', byte]).is_ok(),
-            allowed,
-            "byte {byte:#04x}"
-        );
+        assert_eq!(Token::new(&[b'X', byte]).is_ok(), allowed, "byte {byte:#04x}");
     }
 }
 
@@ -60,16 +56,7 @@ fn field_names_have_no_case_and_keep_the_one_they_came_in() {
 
 #[test]
 fn a_value_cannot_end_its_line() {
-    for text in [
-        "a\r\nX: b",
-        "a\nb",
-        "a\rb",
-        "a\0b",
-        "a\x01b",
-        "a\x7fb",
-        "a\x0bb",
-        "a\n",
-    ] {
+    for text in ["a\r\nX: b", "a\nb", "a\rb", "a\0b", "a\x01b", "a\x7fb", "a\x0bb", "a\n"] {
         assert_eq!(
             FieldValue::new(text.as_bytes()),
             Err(FieldError::ValueByte),
@@ -86,11 +73,7 @@ fn every_byte_of_a_value_is_judged_at_every_place() {
         for place in 1..24 {
             let mut text = [b'v'; 25];
             text[place] = byte;
-            assert_eq!(
-                FieldValue::new(&text).is_ok(),
-                allowed,
-                "{byte:#04x} at {place}"
-            );
+            assert_eq!(FieldValue::new(&text).is_ok(), allowed, "{byte:#04x} at {place}");
         }
     }
 }
@@ -100,10 +83,7 @@ fn whitespace_around_a_value_is_no_part_of_it() {
     eq_bytes(b"a \t b", value(" \t a \t b\t ").as_bytes());
     eq_bytes(b"", value(" \t ").as_bytes());
     // A no-break space is not whitespace here.
-    eq_bytes(
-        b"\xa0a",
-        FieldValue::new(b"\xa0a").expect("obs-text").as_bytes(),
-    );
+    eq_bytes(b"\xa0a", FieldValue::new(b"\xa0a").expect("obs-text").as_bytes());
 }
 
 #[test]
@@ -116,10 +96,7 @@ fn a_value_that_is_not_utf8_has_no_text() {
 #[test]
 fn fields_keep_their_order_and_may_repeat() {
     let fields = headers(&[("Accept", "a"), ("Host", "h"), ("ACCEPT", "b")]);
-    eq_bytes(
-        b"Accept: a\nHost: h\nACCEPT: b\n",
-        listed(&fields).as_bytes(),
-    );
+    eq_bytes(b"Accept: a\nHost: h\nACCEPT: b\n", listed(&fields).as_bytes());
     assert_eq!(fields.get(token("accept")), Some(value("a")));
     let all: Vec<FieldValue> = fields.get_all(token("accept")).collect();
     assert_eq!(all, [value("a"), value("b")]);
@@ -156,10 +133,7 @@ fn several_lines_of_a_list_are_one_list() {
 #[test]
 fn an_application_cannot_inject_a_field() {
     let mut fields = Headers::new();
-    assert_eq!(
-        fields.try_push("Location", "/\r\nSet-Cookie: a=b"),
-        Err(FieldError::ValueByte)
-    );
+    assert_eq!(fields.try_push("Location", "/\r\nSet-Cookie: a=b"), Err(FieldError::ValueByte));
     assert_eq!(fields.try_push("A: b\r\nC", "d"), Err(FieldError::NameByte));
     assert!(fields.is_empty());
 }
@@ -195,14 +169,7 @@ fn every_broken_field_line_is_refused_for_its_reason() {
 #[test]
 fn every_error_names_its_rule_in_a_sentence() {
     use FieldError::*;
-    for error in [
-        EmptyName,
-        NameByte,
-        SpaceBeforeColon,
-        MissingColon,
-        FoldedLine,
-        ValueByte,
-    ] {
+    for error in [EmptyName, NameByte, SpaceBeforeColon, MissingColon, FoldedLine, ValueByte] {
         assert!(error.rule().starts_with("RFC 91"), "{error:?}");
         assert!(error.to_string().contains("field"), "{error:?}");
     }
@@ -217,11 +184,7 @@ fn the_first_control_byte_is_found_wherever_it_stands() {
             // Mostly text, with the bytes around the borders of the class.
             let odd = [0x00, 0x1f, 0x20, 0x7e, 0x7f, 0x80, 0x9f, 0xa0, 0xff];
             let is_odd = mutator.below(12) == 0;
-            bytes.push(if is_odd {
-                odd[mutator.below(odd.len())]
-            } else {
-                b'a'
-            });
+            bytes.push(if is_odd { odd[mutator.below(odd.len())] } else { b'a' });
         }
         let slow = bytes.iter().position(u8::is_ascii_control);
         assert_eq!(find_control(&bytes), slow, "{}", bytes.escape_ascii());

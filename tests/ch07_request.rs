@@ -167,24 +167,12 @@ fn every_byte_of_a_target_is_judged() {
 
 #[test]
 fn a_host_is_a_name_or_an_address_with_an_optional_port() {
-    for host in [
-        "a",
-        "A-1.b",
-        "127.0.0.1",
-        "[::1]",
-        "[::1]:80",
-        "a:",
-        "a:65535",
-        "",
-        "a%2d",
-        "a_b",
-    ] {
+    for host in ["a", "A-1.b", "127.0.0.1", "[::1]", "[::1]:80", "a:", "a:65535", "", "a%2d", "a_b"]
+    {
         let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
         assert_eq!(head(&text).host, host);
     }
-    for host in [
-        "a b", "a/b", "a@b", "a:b", "a:65536", ":80", "::1", "[::1", "[a]", "a%2", "[]",
-    ] {
+    for host in ["a b", "a/b", "a@b", "a:b", "a:65536", ":80", "::1", "[::1", "[a]", "a%2", "[]"] {
         let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
         assert_eq!(error(&text), HeadError::InvalidHost, "{host}");
     }
@@ -210,11 +198,7 @@ fn every_valid_case_is_read_in_every_way() {
             panic!("{name}: {outcome:?}");
         };
         let expect: Vec<&str> = case.expect.splitn(3, ' ').collect();
-        assert_eq!(
-            expect[1..],
-            [head.method.as_str(), &head.target.raw],
-            "{name}"
-        );
+        assert_eq!(expect[1..], [head.method.as_str(), &head.target.raw], "{name}");
         for cut in 0..used {
             let shorter = parse(&case.bytes[..cut]);
             assert_eq!(shorter, Ok(Parse::Partial), "{name}: cut at {cut}");
@@ -224,17 +208,10 @@ fn every_valid_case_is_read_in_every_way() {
 
 #[test]
 fn every_invalid_head_is_refused_for_its_reason_in_every_way() {
-    let names: Vec<String> = every_error()
-        .iter()
-        .map(|error| format!("{error:?}"))
-        .collect();
+    let names: Vec<String> = every_error().iter().map(|error| format!("{error:?}")).collect();
     let mut refused = 0;
     for (name, case) in wire_cases("tests/wire/invalid") {
-        let expect = case
-            .expect
-            .split_once(' ')
-            .map_or("", |(_, error)| error)
-            .to_string();
+        let expect = case.expect.split_once(' ').map_or("", |(_, error)| error).to_string();
         match parse_every_way(&name, &case.bytes) {
             Err(error) => {
                 assert_eq!(format!("{error:?}"), expect, "{name}");
@@ -391,10 +368,7 @@ fn a_few_empty_lines_before_a_request_are_skipped() {
     }
     let flood = "\r\n".repeat(33);
     assert_eq!(error(&flood), HeadError::TooManyEmptyLines);
-    assert_eq!(
-        parse_every_way("empty lines", b"\r\n\r\n"),
-        Ok(Parse::Partial)
-    );
+    assert_eq!(parse_every_way("empty lines", b"\r\n\r\n"), Ok(Parse::Partial));
 }
 
 #[test]
@@ -410,10 +384,7 @@ fn what_follows_a_head_is_left_for_the_next() {
         };
         assert_eq!(value.target.raw, target);
         assert_eq!(
-            value
-                .headers
-                .get(Token::constant("Host"))
-                .map(|v| v.as_bytes()),
+            value.headers.get(Token::constant("Host")).map(|v| v.as_bytes()),
             Some(&b"field"[..])
         );
         input = &input[used..];

@@ -21,27 +21,16 @@ fn check_pairs(text: &str, want: &[(&str, &str)]) {
 
 #[test]
 fn percent_and_two_digits_are_one_byte() {
-    eq_bytes(
-        b"a b+c\xc3\xa9\0",
-        &percent_decode("a%20b+c%C3%a9%00").expect("valid"),
-    );
+    eq_bytes(b"a b+c\xc3\xa9\0", &percent_decode("a%20b+c%C3%a9%00").expect("valid"));
     for byte in 0..=255u8 {
-        eq_bytes(
-            &[byte],
-            &percent_decode(&format!("%{byte:02x}")).expect("lower case"),
-        );
-        eq_bytes(
-            &[byte],
-            &percent_decode(&format!("%{byte:02X}")).expect("upper case"),
-        );
+        eq_bytes(&[byte], &percent_decode(&format!("%{byte:02x}")).expect("lower case"));
+        eq_bytes(&[byte], &percent_decode(&format!("%{byte:02X}")).expect("upper case"));
     }
 }
 
 #[test]
 fn a_percent_without_two_digits_is_refused() {
-    for text in [
-        "%", "%4", "a%", "%zz", "%4g", "%%41", "% 41", "%+1", "%-1", "%0\u{e9}",
-    ] {
+    for text in ["%", "%4", "a%", "%zz", "%4g", "%%41", "% 41", "%+1", "%-1", "%0\u{e9}"] {
         assert_eq!(percent_decode(text), Err(UrlError::BadPercent), "{text}");
     }
 }
@@ -113,9 +102,7 @@ fn the_normal_form_of_a_normal_form_is_itself() {
         let normal = remove_dot_segments(&path);
         assert!(normal.starts_with('/'), "{path}");
         assert_eq!(remove_dot_segments(&normal), normal, "{path}");
-        let climbs = normal
-            .split('/')
-            .any(|segment| segment == ".." || segment == ".");
+        let climbs = normal.split('/').any(|segment| segment == ".." || segment == ".");
         assert!(!climbs, "{path} became {normal}");
     }
 }
@@ -160,10 +147,7 @@ fn a_query_forgives_what_browsers_forgive() {
 fn a_query_has_at_most_as_many_pairs_as_its_limit() {
     let limits = QueryLimits { pairs: 3 };
     assert!(Query::parse("&a&&b&c&", &limits).is_ok());
-    assert_eq!(
-        Query::parse("a&b&c&d", &limits),
-        Err(UrlError::TooManyPairs)
-    );
+    assert_eq!(Query::parse("a&b&c&d", &limits), Err(UrlError::TooManyPairs));
 }
 
 #[test]

@@ -19,11 +19,7 @@ struct Pieces<'a> {
 
 impl<'a> Pieces<'a> {
     fn whole(bytes: &'a [u8]) -> Pieces<'a> {
-        Pieces {
-            left: bytes,
-            first: usize::MAX,
-            then: usize::MAX,
-        }
+        Pieces { left: bytes, first: usize::MAX, then: usize::MAX }
     }
 }
 
@@ -72,11 +68,7 @@ fn read_all(framing: Framing, source: &mut Pieces, room: usize) -> Outcome {
                         assert!(reader.is_finished());
                         assert_eq!(reader.received(), content.len() as u64);
                         let trailers = format!("{:?}", reader.trailers());
-                        return Outcome {
-                            content,
-                            trailers,
-                            end: Ok(source.left.len()),
-                        };
+                        return Outcome { content, trailers, end: Ok(source.left.len()) };
                     }
                     Ok(count) => content.extend_from_slice(&out[..count]),
                     Err(error) => {
@@ -89,40 +81,20 @@ fn read_all(framing: Framing, source: &mut Pieces, room: usize) -> Outcome {
             }
         }
     };
-    Outcome {
-        content,
-        trailers: String::new(),
-        end,
-    }
+    Outcome { content, trailers: String::new(), end }
 }
 
 /// Reads the body whole, byte by byte, and in two pieces cut at every offset.
 #[track_caller]
 fn read_every_way(name: &str, framing: Framing, bytes: &[u8]) -> Outcome {
     let whole = read_all(framing, &mut Pieces::whole(bytes), 1024);
-    let mut single = Pieces {
-        left: bytes,
-        first: 1,
-        then: 1,
-    };
-    assert_eq!(
-        whole,
-        read_all(framing, &mut single, 1024),
-        "{name}: byte by byte"
-    );
+    let mut single = Pieces { left: bytes, first: 1, then: 1 };
+    assert_eq!(whole, read_all(framing, &mut single, 1024), "{name}: byte by byte");
     let narrow = read_all(framing, &mut Pieces::whole(bytes), 1);
     assert_eq!(whole, narrow, "{name}: read byte by byte");
     for cut in 1..bytes.len() {
-        let mut pieces = Pieces {
-            left: bytes,
-            first: cut,
-            then: usize::MAX,
-        };
-        assert_eq!(
-            whole,
-            read_all(framing, &mut pieces, 7),
-            "{name}: cut at {cut}"
-        );
+        let mut pieces = Pieces { left: bytes, first: cut, then: usize::MAX };
+        assert_eq!(whole, read_all(framing, &mut pieces, 7), "{name}: cut at {cut}");
     }
     whole
 }
@@ -150,18 +122,9 @@ fn chunked(body: &str) -> Outcome {
 fn the_head_says_how_the_body_ends() {
     assert_eq!(framing(""), Ok(Framing::None));
     assert_eq!(framing("Content-Length: 0\r\n"), Ok(Framing::Length(0)));
-    assert_eq!(
-        framing("content-LENGTH: \t 010 \r\n"),
-        Ok(Framing::Length(10))
-    );
-    assert_eq!(
-        framing("Transfer-Encoding: chunked\r\n"),
-        Ok(Framing::Chunked)
-    );
-    assert_eq!(
-        framing("transfer-encoding:CHUNKED\r\n"),
-        Ok(Framing::Chunked)
-    );
+    assert_eq!(framing("content-LENGTH: \t 010 \r\n"), Ok(Framing::Length(10)));
+    assert_eq!(framing("Transfer-Encoding: chunked\r\n"), Ok(Framing::Chunked));
+    assert_eq!(framing("transfer-encoding:CHUNKED\r\n"), Ok(Framing::Chunked));
     let most = format!("Content-Length: {}\r\n", u64::MAX);
     assert_eq!(framing(&most), Ok(Framing::Length(u64::MAX)));
 }
@@ -188,18 +151,12 @@ fn a_length_beside_chunked_is_refused() {
 fn a_second_content_length_is_refused() {
     let fields = "Content-Length: 5\r\nContent-Length: 5\r\n";
     assert_eq!(framing(fields), Err(BodyError::ManyContentLengths));
-    assert_eq!(
-        framing("Content-Length: 5, 5\r\n"),
-        Err(BodyError::InvalidContentLength)
-    );
+    assert_eq!(framing("Content-Length: 5, 5\r\n"), Err(BodyError::InvalidContentLength));
 }
 
 #[test]
 fn a_length_over_the_limit_is_refused_before_it_is_sent() {
-    let limits = BodyLimits {
-        body: 5,
-        ..BodyLimits::default()
-    };
+    let limits = BodyLimits { body: 5, ..BodyLimits::default() };
     assert!(BodyReader::new(Framing::Length(5), limits.clone()).is_ok());
     let refused = BodyReader::new(Framing::Length(6), limits);
     assert_eq!(refused.err(), Some(BodyError::TooLarge));
@@ -229,10 +186,7 @@ fn a_chunked_body_ends_after_its_trailers() {
 #[test]
 fn a_trailer_is_kept_apart_from_the_head() {
     let outcome = chunked("0\r\nHost: b\r\nTransfer-Encoding: gzip\r\n\r\n");
-    assert_eq!(
-        outcome.trailers,
-        r#"[("Host", "b"), ("Transfer-Encoding", "gzip")]"#
-    );
+    assert_eq!(outcome.trailers, r#"[("Host", "b"), ("Transfer-Encoding", "gzip")]"#);
     assert_eq!(outcome.end, Ok(0));
 }
 
@@ -246,15 +200,8 @@ fn every_valid_case_is_read_in_every_way_and_a_cut_one_never_ends() {
         assert_eq!(whole.end, Ok(0), "{name}");
         for cut in 0..body.len() {
             let shorter = read_all(framing, &mut Pieces::whole(&body[..cut]), 1024);
-            assert_eq!(
-                shorter.end,
-                Err(BodyError::CutShort),
-                "{name}: cut at {cut}"
-            );
-            assert!(
-                whole.content.starts_with(&shorter.content),
-                "{name}: cut at {cut}"
-            );
+            assert_eq!(shorter.end, Err(BodyError::CutShort), "{name}: cut at {cut}");
+            assert!(whole.content.starts_with(&shorter.content), "{name}: cut at {cut}");
         }
     }
 }
@@ -351,18 +298,12 @@ fn every_error_has_a_case_or_a_test() {
 #[test]
 fn a_chunk_size_has_at_most_16_digits() {
     assert_eq!(chunked("0000000000000000\r\n\r\n").end, Ok(0));
-    assert_eq!(
-        chunked("00000000000000000\r\n\r\n").end,
-        Err(BodyError::ChunkSizeTooLong)
-    );
+    assert_eq!(chunked("00000000000000000\r\n\r\n").end, Err(BodyError::ChunkSizeTooLong));
 }
 
 #[test]
 fn the_sum_of_the_chunks_is_bounded() {
-    let limits = BodyLimits {
-        body: 5,
-        ..BodyLimits::default()
-    };
+    let limits = BodyLimits { body: 5, ..BodyLimits::default() };
     let mut out = [0; 9];
     let mut reader = BodyReader::new(Framing::Chunked, limits).expect("no length yet");
     let mut source = &b"3\r\nabc\r\n3\r\ndef\r\n0\r\n\r\n"[..];
@@ -378,11 +319,7 @@ fn extensions_are_bounded_over_the_whole_body() {
     let outcome = read_all(Framing::Chunked, &mut Pieces::whole(fits.as_bytes()), 99);
     assert_eq!(outcome.end, Ok(0));
     let too_many = chunk.repeat(41);
-    let outcome = read_all(
-        Framing::Chunked,
-        &mut Pieces::whole(too_many.as_bytes()),
-        99,
-    );
+    let outcome = read_all(Framing::Chunked, &mut Pieces::whole(too_many.as_bytes()), 99);
     assert_eq!(outcome.end, Err(BodyError::ExtensionsTooLong));
 }
 
@@ -430,21 +367,14 @@ impl BufRead for Failing<'_> {
 
 #[test]
 fn a_source_that_fails_fails_the_body() {
-    let mut source = Failing {
-        left: b"5\r\nhel",
-        interrupt: false,
-    };
+    let mut source = Failing { left: b"5\r\nhel", interrupt: false };
     let mut reader = BodyReader::new(Framing::Chunked, BodyLimits::default()).expect("chunked");
     let mut out = [0; 9];
     assert_eq!(reader.read(&mut source, &mut out), Ok(3));
     let failed = Err(BodyError::Source(io::ErrorKind::TimedOut));
     assert_eq!(reader.read(&mut source, &mut out), failed);
     source.left = b"lo\r\n0\r\n\r\n";
-    assert_eq!(
-        reader.read(&mut source, &mut out),
-        failed,
-        "it does not recover"
-    );
+    assert_eq!(reader.read(&mut source, &mut out), failed, "it does not recover");
 }
 
 #[test]
@@ -452,19 +382,13 @@ fn an_error_becomes_an_io_error_of_its_kind() {
     let kind = |error: BodyError| io::Error::from(error).kind();
     assert_eq!(kind(BodyError::CutShort), io::ErrorKind::UnexpectedEof);
     assert_eq!(kind(BodyError::TooLarge), io::ErrorKind::InvalidData);
-    assert_eq!(
-        kind(BodyError::Source(io::ErrorKind::TimedOut)),
-        io::ErrorKind::TimedOut
-    );
+    assert_eq!(kind(BodyError::Source(io::ErrorKind::TimedOut)), io::ErrorKind::TimedOut);
 }
 
 #[test]
 fn a_declared_size_costs_no_memory() {
     // 4 PiB are declared; what is kept is what arrived.
-    let limits = BodyLimits {
-        body: u64::MAX,
-        ..BodyLimits::default()
-    };
+    let limits = BodyLimits { body: u64::MAX, ..BodyLimits::default() };
     let mut source = &b"10000000000000\r\nhello"[..];
     let mut reader = BodyReader::new(Framing::Chunked, limits).expect("chunked");
     let mut out = [0; 9];
@@ -487,11 +411,7 @@ fn a_hundred_thousand_broken_bodies_break_nothing() {
         let whole = read_all(Framing::Chunked, &mut Pieces::whole(&mutant), 64);
         assert!(whole.content.len() <= mutant.len());
         if round % 20 == 0 {
-            let mut single = Pieces {
-                left: &mutant,
-                first: 1,
-                then: 1,
-            };
+            let mut single = Pieces { left: &mutant, first: 1, then: 1 };
             let again = read_all(Framing::Chunked, &mut single, 64);
             assert_eq!(whole, again, "{}", mutant.escape_ascii());
         }

@@ -94,8 +94,6 @@ fn read_flags(arguments: impl Iterator<Item = String>) -> Result<Option<Settings
 fn number(name: &str, value: &str, least: u64, most: u64) -> Result<u64, String> {
     match value.parse() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(format!(
-            "{name} takes a number from {least} to {most}, not '{value}'."
-        )),
+        _ => Err(format!("{name} takes a number from {least} to {most}, not '{value}'.")),
     }
 }

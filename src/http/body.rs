@@ -60,8 +60,8 @@ impl Framing {
         if head.version == Version::Http10 {
             return Err(BodyError::ChunkedInHttp10);
         }
-        // RFC 9110, section 5.6.1 has us ignore empty list members. Here we do not: `chunked,`
-        // is read in one way by everybody only if nobody accepts it.
+        // RFC 9110, section 5.6.1 has us ignore empty list members. Here we do not: some programs
+        // read `chunked,` as chunked and some do not, so it is refused.
         let chunked = |bytes: &[u8]| bytes.eq_ignore_ascii_case(b"chunked");
         if chunked(coding.as_bytes()) && codings.next().is_none() {
             return Ok(Framing::Chunked);
@@ -120,11 +120,7 @@ pub struct BodyLimits {
 
 impl Default for BodyLimits {
     fn default() -> BodyLimits {
-        BodyLimits {
-            body: 16 * 1024 * 1024,
-            chunk_line: 256,
-            trailers: 8 * 1024,
-        }
+        BodyLimits { body: 16 * 1024 * 1024, chunk_line: 256, trailers: 8 * 1024 }
     }
 }
 
@@ -165,12 +161,7 @@ impl BodyReader {
             Framing::Chunked => State::ChunkSize,
         };
         let chunked = framing == Framing::Chunked;
-        Ok(BodyReader {
-            limits,
-            state,
-            chunked,
-            ..BodyReader::empty()
-        })
+        Ok(BodyReader { limits, state, chunked, ..BodyReader::empty() })
     }
 
     /// A reader for a body that is not there.
@@ -312,7 +303,8 @@ impl BodyReader {
     /// Reads one line of at most `limit` bytes into `self.line`, without its CRLF.
     ///
     /// Lines between chunks are a few bytes long, so they are read one byte at a time. As in a
-    /// head, only CRLF ends a line: erratum 7633 of RFC 9112 takes back all tolerance here.
+    /// head, only CRLF ends a line. RFC 9112, section 2.2 lets a lone LF end a start line or a
+    /// field, but no chunk line: an erratum that asked for it (7633) was rejected.
     fn read_line(
         &mut self,
         source: &mut impl BufRead,
@@ -365,11 +357,7 @@ fn next_byte(source: &mut impl BufRead) -> Result<u8, BodyError> {
 }
 
 fn expect(source: &mut impl BufRead, byte: u8, error: BodyError) -> Result<(), BodyError> {
-    if next_byte(source)? == byte {
-        Ok(())
-    } else {
-        Err(error)
-    }
+    if next_byte(source)? == byte { Ok(()) } else { Err(error) }
 }
 
 /// Calls again while a signal interrupts the call.

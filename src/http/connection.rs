@@ -16,6 +16,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::http::body::BodyLimits;
@@ -99,7 +100,7 @@ impl Http {
         Ok(Link { wire, guest, lobby, asked_to_leave: None })
     }
 
-    /// All requests of one connection.
+    /// All requests of one connection, in order. RFC 9112, section 9.3.2.
     fn converse(&self, mut link: Link) -> CloseReason {
         let mut parser = HeadParser::new(self.limits.head.clone());
         let mut waits_in = Phase::Fresh;
@@ -126,7 +127,11 @@ impl Http {
         self.observer.exchanged(&exchange);
         if let Some(next) = takeover {
             self.observer.taken_over(&exchange);
-            next(&mut exchange.link);
+            let link = &mut exchange.link;
+            // A panic in there ends this connection, and the observer must still hear of its end.
+            if catch_unwind(AssertUnwindSafe(|| next(link))).is_ok() {
+                let _ = link.wire.flush();
+            }
             return Err(CloseReason::TakenOver);
         }
         if exchange.leaves_link_usable() {
@@ -148,10 +153,12 @@ impl Http {
     }
 }
 
-/// Ends a connection after its last answer.
+/// Ends a connection after its last answer. RFC 9112, section 9.6.
 fn close(mut exchange: Exchange) -> CloseReason {
     if !exchange.has_finished() {
-        // The missing end is how the client learns that the answer is not whole.
+        // The missing end is how the client learns that the answer is not whole. But the answers
+        // before it are whole, and may not have been sent yet.
+        let _ = exchange.link.wire.flush();
         return CloseReason::AnswerCut;
     }
     let clean = exchange.has_read_all();
@@ -203,7 +210,8 @@ fn next_head(
                 return Err(NoHead::Refused(Refusal::from(error)));
             }
         }
-        let begun = !link.wire.buffered().is_empty();
+        // RFC 9112, section 2.2: some clients send an empty line after a body. It begins nothing.
+        let begun = link.wire.buffered().iter().any(|byte| !b"\r\n".contains(byte));
         let count = match begun {
             true => {
                 // One deadline for the whole head: sending slowly does not move it.
@@ -257,7 +265,7 @@ pub enum CloseReason {
     ShownOut,
     /// The client or the server said `Connection: close`.
     Agreed,
-    /// A request was refused with this status.
+    /// A request was refused with this status, or failed with it after its answer.
     Refused(Status),
     /// An answer had begun and could not be finished.
     AnswerCut,

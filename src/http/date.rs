@@ -83,22 +83,38 @@ impl fmt::Display for HttpDate {
         let weekday = name(&SHORT_WEEKDAYS, (days + 4) % 7);
         let month = name(&MONTHS, month - 1);
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-        write!(
-            f,
-            "{weekday}, {day:02} {month} {year:04} {hour:02}:{minute:02}:{second:02} GMT"
-        )
+        // By hand, for every answer carries a date, and `write!` takes several times as long.
+        let mut text = String::with_capacity(29);
+        text.push_str(weekday);
+        text.push_str(", ");
+        push_two_digits(&mut text, day);
+        text.push(' ');
+        text.push_str(month);
+        text.push(' ');
+        push_two_digits(&mut text, year / 100);
+        push_two_digits(&mut text, year % 100);
+        for (mark, number) in [(' ', hour), (':', minute), (':', second)] {
+            text.push(mark);
+            push_two_digits(&mut text, number);
+        }
+        text.push_str(" GMT");
+        f.write_str(&text)
+    }
+}
+
+fn push_two_digits(text: &mut String, number: u64) {
+    for digit in [number / 10 % 10, number % 10] {
+        text.push(char::from(b'0' + digit as u8));
     }
 }
 
 const SECONDS_PER_DAY: u64 = 86_400;
 
-const WEEKDAYS: [&str; 7] = [
-    "Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
-];
+const WEEKDAYS: [&str; 7] =
+    ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const SHORT_WEEKDAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
-const MONTHS: [&str; 12] = [
-    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-];
+const MONTHS: [&str; 12] =
+    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 fn name(names: &[&'static str], index: u64) -> &'static str {
     let index = usize::try_from(index).unwrap_or_default();
@@ -122,8 +138,9 @@ const DAYS_TO_1970: u64 = 719_468;
 fn civil(days: u64) -> Date {
     let days = days + DAYS_TO_1970;
     let (cycle, day) = (days / DAYS_PER_400_YEARS, days % DAYS_PER_400_YEARS);
-    // Without the leap days that are behind it, every year has 365 days: one leap day in 4 years
-    // (1,460 days and itself), none in 100 years (36,524 days), one in 400.
+    // Without the leap days that have passed, every year has 365 days. One is taken out for every 4
+    // years (1,460 days), one is given back for every 100 (36,524), and the last day of the cycle,
+    // 29 February of its 400th year, is taken out again.
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
     let day = day - (year * 365 + year / 4 - year / 100);
     let march_month = (5 * day + 2) / 153;
@@ -144,7 +161,7 @@ fn days_before(march_month: u64) -> u64 {
 /// The way back. A day that the calendar does not have, such as 30 February, is an error.
 fn days_since_1970(date: Date) -> Result<u64, DateError> {
     let Date { year, month, day } = date;
-    if year < 1970 {
+    if !(1970..=9999).contains(&year) {
         return Err(DateError::OutOfRange);
     }
     let (year, march_month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };

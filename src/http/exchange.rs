@@ -60,7 +60,8 @@ pub enum Outcome {
 }
 
 /// What to do with a connection that speaks another protocol. It is called once, on the same
-/// thread, with all bytes that have arrived already. When it returns the connection is closed.
+/// thread, with all bytes that have arrived already. When it returns, what it has written is sent
+/// and the connection is closed; when it panics, the connection is closed.
 pub type Takeover = Box<dyn FnOnce(&mut Link) + Send>;
 
 /// An open connection: its bytes, and its place in the lobby.
@@ -128,8 +129,9 @@ pub struct Exchange {
     /// When its head was complete.
     pub began: Instant,
     body: BodyReader,
-    /// When the body was first waited for, in the lobby's milliseconds.
-    body_began: Option<u64>,
+    /// How long the body has been waited for. What the application does between two reads is not
+    /// the client's fault, and does not count.
+    body_waited: Duration,
     expects_continue: bool,
     answer: ResponseWriter,
     status: Option<Status>,
@@ -153,7 +155,7 @@ impl Exchange {
         Exchange {
             link,
             began: Instant::now(),
-            body_began: None,
+            body_waited: Duration::ZERO,
             expects_continue: head.version == Version::Http11 && head.headers.contains(EXPECT),
             answer: ResponseWriter::new(&head, keep_alive),
             status: None,
@@ -197,42 +199,55 @@ impl Read for Exchange {
         if self.body.is_finished() || out.is_empty() {
             return Ok(0);
         }
-        let waits = self.link.wire.buffered().is_empty();
-        if waits {
-            self.begin_body_wait()?;
-        }
+        self.begin_body_wait()?;
         self.link.wire.explain("body");
+        let began = Instant::now();
         let result = self.body.read(&mut self.link.wire, out);
-        if waits && self.link.guest.end_wait().is_err() {
-            self.failure = Some(Refusal::slow_body());
-            return Err(ErrorKind::TimedOut.into());
+        self.body_waited += began.elapsed();
+        if let Err(asked) = self.link.guest.end_wait() {
+            self.link.asked_to_leave = Some(asked);
         }
-        result.map_err(|error| {
-            if !matches!(error, BodyError::Source(_)) {
-                self.failure = Some(Refusal::from(error.clone()));
-            }
-            io::Error::from(error)
-        })
+        result.map_err(|error| self.body_failed(error))
     }
 }
 
 impl Exchange {
+    /// Begins the wait for a piece. Bytes that are here already do not spare us this: they may be
+    /// half a chunk line, whose other half never comes.
     fn begin_body_wait(&mut self) -> io::Result<()> {
         let Link { wire, guest, lobby, .. } = &mut self.link;
-        if std::mem::take(&mut self.expects_continue) && !self.answer.has_started() {
-            // The client waits for this before it sends the body. RFC 9110, section 10.1.1.
+        let nothing_here = wire.buffered().is_empty();
+        // RFC 9110, section 10.1.1: a client that sends already does not wait for our word.
+        let asks = std::mem::take(&mut self.expects_continue) && nothing_here;
+        if asks && !self.answer.has_started() {
             wire.explain("exchange");
             wire.write_all(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
-        wire.flush()?;
-        // No gap may be too long. Nor may the whole: a byte now and then is no progress.
-        let now = lobby.after(Duration::ZERO);
-        let began = *self.body_began.get_or_insert(now);
-        let patience = lobby.after(lobby.deadlines.body).saturating_sub(now);
+        if nothing_here {
+            wire.flush()?;
+        }
+        // No gap may be too long. Nor may all of them together: a byte now and then is no progress.
+        let patience = lobby.deadlines.body;
         let earned = self.body.received().saturating_mul(1000) / lobby.deadlines.body_rate.max(1);
-        let whole = began.saturating_add(patience).saturating_add(earned);
-        guest.begin_wait(Phase::Body, whole.min(now.saturating_add(patience)));
+        let allowed = patience.saturating_add(Duration::from_millis(earned));
+        let left = allowed.saturating_sub(self.body_waited).min(patience);
+        guest.begin_wait(Phase::Body, lobby.after(left));
         Ok(())
+    }
+
+    /// Remembers what is wrong with the body, for the answer.
+    fn body_failed(&mut self, error: BodyError) -> io::Error {
+        match (&error, self.link.asked_to_leave) {
+            // The client did not end it: the reading side was shut down on our side.
+            (BodyError::CutShort, Some(Phase::ShownOut)) => self.fail(Refusal::full_house()),
+            (BodyError::CutShort, Some(_)) => {
+                self.fail(Refusal::slow_body());
+                return ErrorKind::TimedOut.into();
+            }
+            (BodyError::Source(_), _) => {}
+            _ => self.fail(Refusal::from(error.clone())),
+        }
+        io::Error::from(error)
     }
 
     /// Gives the whole answer.
@@ -267,7 +282,8 @@ impl Exchange {
     pub fn write_body(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.link.wire.explain("response");
         self.answer.write(&mut self.link.wire, bytes)?;
-        self.link.wire.flush()
+        self.answer.flush(&mut self.link.wire)?;
+        Ok(())
     }
 
     /// Ends the answer.
@@ -283,10 +299,11 @@ impl Exchange {
     /// Answers 101 and hands the connection over. `headers` name the new protocol in `Upgrade`.
     ///
     /// # Errors
-    /// Those of [`ResponseWriter::start`], and a missing `Upgrade`.
+    /// Those of [`ResponseWriter::start`]; a missing `Upgrade`; a body that has not been read, whose
+    /// bytes the new protocol would take for its own.
     pub fn switch_protocols(&mut self, headers: &Headers, next: Takeover) -> io::Result<Outcome> {
-        if !headers.contains(UPGRADE) {
-            // RFC 9110, section 7.8: a 101 answer must say what it switches to.
+        // RFC 9110, section 7.8: a 101 answer must say what it switches to.
+        if !headers.contains(UPGRADE) || !self.body.is_finished() {
             return Err(ErrorKind::InvalidInput.into());
         }
         self.start(Status::SWITCHING_PROTOCOLS, headers, None)?;

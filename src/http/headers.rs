@@ -55,6 +55,11 @@ impl<'a> Token<'a> {
         Token(bytes)
     }
 
+    /// The bytes of the token.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
     /// The token as it was written.
     pub fn as_str(self) -> &'a str {
         // Token characters are ASCII, so the conversion always succeeds.
@@ -110,10 +115,7 @@ impl<'a> FieldValue<'a> {
         }
         if !bytes.is_empty() {
             let (first, last) = (bytes[0], bytes[bytes.len() - 1]);
-            assert!(
-                first != b' ' && last != b' ',
-                "a space around a field value"
-            );
+            assert!(first != b' ' && last != b' ', "a space around a field value");
         }
         FieldValue(bytes)
     }
@@ -181,11 +183,7 @@ impl Headers {
         let name_end = self.buffer.len();
         self.buffer.extend_from_slice(value.0);
         let value_end = self.buffer.len();
-        self.spans.push(Span {
-            start,
-            name_end,
-            value_end,
-        });
+        self.spans.push(Span { start, name_end, value_end });
     }
 
     /// Adds a field whose parts are plain text, as an application has them.
@@ -193,10 +191,7 @@ impl Headers {
     /// A name or value that could break the message is an error, never written: this is what makes
     /// header injection impossible.
     pub fn try_push(&mut self, name: &str, value: &str) -> Result<(), FieldError> {
-        self.push(
-            Token::new(name.as_bytes())?,
-            FieldValue::new(value.as_bytes())?,
-        );
+        self.push(Token::new(name.as_bytes())?, FieldValue::new(value.as_bytes())?);
         Ok(())
     }
 
@@ -234,8 +229,8 @@ impl Headers {
 
     /// The list members of all fields of that name, in order; see [`FieldValue::members`].
     ///
-    /// Several lines of one list field mean the same as one line with commas (RFC 9110,
-    /// section 5.3).
+    /// Several lines of one list field mean the same as one line with commas:
+    /// RFC 9110, section 5.3.
     pub fn members(&self, name: Token<'_>) -> impl Iterator<Item = &[u8]> {
         self.get_all(name).flat_map(FieldValue::members)
     }
@@ -250,10 +245,7 @@ impl Headers {
         self.spans.iter().map(|span| {
             let name = self.buffer.get(span.start..span.name_end);
             let value = self.buffer.get(span.name_end..span.value_end);
-            (
-                Token(name.unwrap_or_default()),
-                FieldValue(value.unwrap_or_default()),
-            )
+            (Token(name.unwrap_or_default()), FieldValue(value.unwrap_or_default()))
         })
     }
 
@@ -282,9 +274,9 @@ impl fmt::Debug for Headers {
 
 /// Reads one field line, without its line end.
 ///
-/// Errors: every [`FieldError`]. A line that starts with whitespace is refused: it once continued
-/// the line before it (obs-fold), and programs disagree about what it means (RFC 9112,
-/// section 5.2).
+/// Errors: every [`FieldError`]. A line that starts with whitespace is refused. It once continued
+/// the line before it (obs-fold), and programs disagree about what it means:
+/// RFC 9112, section 5.2.
 // field-line = field-name ":" OWS field-value OWS        RFC 9112, section 5
 pub fn field_line(line: &[u8]) -> Result<(Token<'_>, FieldValue<'_>), FieldError> {
     let name_end = line.iter().position(|byte| !is(*byte, TCHAR));
@@ -324,10 +316,10 @@ pub fn find_control(bytes: &[u8]) -> Option<usize> {
 
 /// Marks the control bytes among the eight of `word` by their top bits; the lowest mark is exact.
 ///
-/// A subtraction that borrows sets the top bit of its byte. `word - 0x20..` borrows first at a byte
-/// below 0x20; with 0x7F turned into 0, `- 0x01..` borrows first at a DEL. A byte that had its top
-/// bit set before is no control byte and is masked out. A borrow runs on only into higher bytes, so
-/// there is no mark without a control byte, and none before the first.
+/// A byte below 0x80, minus 0x20, gets a top bit only if it was below 0x20. A DEL, turned into 0,
+/// gets one when 1 is taken away. A byte from 0x80 up had the bit before: `& !` masks it out. A
+/// subtraction that borrows takes 1 from the next higher byte too, so a mark may be wrong, but only
+/// above a true one.
 fn control_marks(word: u64) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
     const TOP: u64 = 0x80 * EACH;

@@ -15,7 +15,7 @@
 //! ```
 
 use std::fmt;
-use std::io::{self, ErrorKind};
+use std::io;
 
 use crate::http::body::BodyError;
 use crate::http::headers::{FieldValue, RETRY_AFTER};
@@ -115,12 +115,10 @@ impl Refusal {
         }
     }
 
-    /// For an error that came out of a handler: a slow client is not the handler's fault.
+    /// For an error that came out of a handler. Also for a timeout: it may be that of a database,
+    /// and 408 would blame the client, which may then try again.
     pub fn from_handler(error: &io::Error) -> Refusal {
-        match error.kind() {
-            ErrorKind::TimedOut => Refusal::slow_body(),
-            _ => Refusal::application_failed(&format!("the application failed: {error}")),
-        }
+        Refusal::application_failed(&format!("the application failed: {error}"))
     }
 
     /// The answer that explains it. It is for a reader who made the request by hand.
@@ -150,9 +148,11 @@ fn capitalized(sentence: &str) -> String {
     }
 }
 
-/// One line for the log.
+/// One line for the log. The words of a failed application may hold what a client has sent: a line
+/// end would forge a second line, an escape byte would speak to the terminal.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.status, self.problem, self.rule)
+        let problem = self.problem.replace(char::is_control, "?");
+        write!(f, "{}: {problem} ({})", self.status, self.rule)
     }
 }

@@ -143,11 +143,7 @@ impl Target {
     /// asterisk form, nothing for the authority form.
     pub fn path(&self) -> &str {
         let (path, _) = self.split();
-        if path.is_empty() && self.form == TargetForm::Absolute {
-            "/"
-        } else {
-            path
-        }
+        if path.is_empty() && self.form == TargetForm::Absolute { "/" } else { path }
     }
 
     /// What follows the first `?`, still percent-encoded; `None` if there is no `?`.
@@ -186,24 +182,16 @@ impl Target {
             }
         };
         let host = host.map(str::to_string);
-        Ok((
-            Target {
-                form,
-                raw: text.to_string(),
-                path,
-            },
-            host,
-        ))
+        Ok((Target { form, raw: text.to_string(), path }, host))
     }
 }
 
 // authority-form = uri-host ":" port        RFC 9112, section 3.2.3
 fn tunnel(text: &str) -> Result<&str, HeadError> {
     match authority(text.as_bytes()) {
-        Some(Authority {
-            host,
-            port: Some(port),
-        }) if !host.is_empty() && !port.is_empty() => Ok(text),
+        Some(Authority { host, port: Some(port) }) if !host.is_empty() && !port.is_empty() => {
+            Ok(text)
+        }
         _ => Err(HeadError::AuthorityForm),
     }
 }
@@ -215,10 +203,7 @@ fn authority_in(text: &str) -> Result<(usize, usize), HeadError> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(HeadError::TargetForm);
     };
-    if !scheme
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-    {
+    if !scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte)) {
         return Err(HeadError::TargetForm);
     }
     // RFC 9110, section 7.4: `https` must be refused on a connection that is not secured.
@@ -251,10 +236,7 @@ struct Authority<'a> {
 fn authority(bytes: &[u8]) -> Option<Authority<'_>> {
     let host_end = match bytes.first() {
         Some(b'[') => bytes.iter().position(|byte| *byte == b']')? + 1,
-        _ => bytes
-            .iter()
-            .position(|byte| *byte == b':')
-            .unwrap_or(bytes.len()),
+        _ => bytes.iter().position(|byte| *byte == b':').unwrap_or(bytes.len()),
     };
     let (host, rest) = bytes.split_at_checked(host_end)?;
     let port = match rest {
@@ -378,12 +360,7 @@ pub struct HeadLimits {
 
 impl Default for HeadLimits {
     fn default() -> HeadLimits {
-        HeadLimits {
-            line: 8 * 1024,
-            head: 16 * 1024,
-            fields: 100,
-            empty_lines: 64,
-        }
+        HeadLimits { line: 8 * 1024, head: 16 * 1024, fields: 100, empty_lines: 64 }
     }
 }
 
@@ -413,14 +390,7 @@ impl HeadParser {
     /// A parser that waits for the first byte of a head.
     pub fn new(limits: HeadLimits) -> HeadParser {
         let headers = Headers::new();
-        HeadParser {
-            limits,
-            begin: 0,
-            line: 0,
-            seen: 0,
-            request_line: None,
-            headers,
-        }
+        HeadParser { limits, begin: 0, line: 0, seen: 0, request_line: None, headers }
     }
 
     /// Looks at the bytes that are new since the last call.
@@ -468,11 +438,7 @@ impl HeadParser {
             }
         }
         self.seen = end;
-        if input.len() > limit {
-            Err(too_long)
-        } else {
-            Ok(None)
-        }
+        if input.len() > limit { Err(too_long) } else { Ok(None) }
     }
 
     /// Where the current line must end at the latest, and what is wrong if it does not.
@@ -521,19 +487,8 @@ impl HeadParser {
         let host = line.target_host.or(field).unwrap_or_default();
         let headers = std::mem::take(&mut self.headers);
         (self.begin, self.line, self.seen) = (0, 0, 0);
-        let RequestLine {
-            method,
-            target,
-            version,
-            ..
-        } = line;
-        let value = RequestHead {
-            method,
-            target,
-            version,
-            host,
-            headers,
-        };
+        let RequestLine { method, target, version, .. } = line;
+        let value = RequestHead { method, target, version, host, headers };
         Ok(Parse::Complete { value, used })
     }
 }
@@ -556,12 +511,7 @@ impl RequestLine {
         // The version decides what the rest means, so it is read before the target.
         let version = Version::parse(version)?;
         let (target, target_host) = Target::parse(target, &method)?;
-        Ok(RequestLine {
-            method,
-            target,
-            target_host,
-            version,
-        })
+        Ok(RequestLine { method, target, target_host, version })
     }
 }
 

@@ -3,7 +3,8 @@
 //! An answer must say where it ends. How it does so depends on four things:
 //!
 //! ```text
-//!  status 1xx, 204, 304, or the answer to HEAD    no body follows, whatever the fields say
+//!  status 101, 204, 304, or the answer to HEAD    no body follows, whatever the fields say
+//!  status 205                                     no body either, but Content-Length: 0 says so
 //!  the length is known                            Content-Length: 42
 //!  unknown, and the client speaks HTTP/1.1        Transfer-Encoding: chunked
 //!  unknown, and the client speaks HTTP/1.0        the end of the connection is the end
@@ -28,7 +29,7 @@ use std::io::{self, Read, Write};
 
 use crate::http::date::HttpDate;
 use crate::http::headers::{
-    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, FieldValue, Headers, SERVER,
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, FieldValue, Headers, SERVER, TRAILER,
     TRANSFER_ENCODING, Token, UPGRADE,
 };
 use crate::http::request::{Method, RequestHead, Version};
@@ -46,6 +47,8 @@ impl Status {
     pub const OK: Status = Status(200);
     /// Done, and there is nothing to say about it.
     pub const NO_CONTENT: Status = Status(204);
+    /// Done; clear the form that it came from.
+    pub const RESET_CONTENT: Status = Status(205);
     /// It has another address now.
     pub const MOVED_PERMANENTLY: Status = Status(301);
     /// The request breaks a rule.
@@ -92,8 +95,9 @@ impl Status {
     }
 
     /// True where no body may follow. RFC 9112, section 6.3, rule 1.
+    /// And for 205: RFC 9110, section 15.3.6.
     pub fn forbids_body(self) -> bool {
-        self.0 < 200 || self.0 == 204 || self.0 == 304
+        matches!(self.0, 100..=199 | 204 | 205 | 304)
     }
 }
 
@@ -103,10 +107,12 @@ impl fmt::Display for Status {
     }
 }
 
-/// The codes of RFC 9110 and of the registry, in order.
+/// The codes of the registry that RFC 9110, section 16.2.1 founded, in order; 418 is there too,
+/// but without its words.
 const REASONS: &[(u16, &str)] = &[
     (100, "Continue"),
     (101, "Switching Protocols"),
+    (102, "Processing"),
     (103, "Early Hints"),
     (200, "OK"),
     (201, "Created"),
@@ -115,11 +121,15 @@ const REASONS: &[(u16, &str)] = &[
     (204, "No Content"),
     (205, "Reset Content"),
     (206, "Partial Content"),
+    (207, "Multi-Status"),
+    (208, "Already Reported"),
+    (226, "IM Used"),
     (300, "Multiple Choices"),
     (301, "Moved Permanently"),
     (302, "Found"),
     (303, "See Other"),
     (304, "Not Modified"),
+    (305, "Use Proxy"),
     (307, "Temporary Redirect"),
     (308, "Permanent Redirect"),
     (400, "Bad Request"),
@@ -143,6 +153,8 @@ const REASONS: &[(u16, &str)] = &[
     (418, "I'm a teapot"),
     (421, "Misdirected Request"),
     (422, "Unprocessable Content"),
+    (423, "Locked"),
+    (424, "Failed Dependency"),
     (425, "Too Early"),
     (426, "Upgrade Required"),
     (428, "Precondition Required"),
@@ -155,7 +167,11 @@ const REASONS: &[(u16, &str)] = &[
     (503, "Service Unavailable"),
     (504, "Gateway Timeout"),
     (505, "HTTP Version Not Supported"),
+    (506, "Variant Also Negotiates"),
     (507, "Insufficient Storage"),
+    (508, "Loop Detected"),
+    (510, "Not Extended"),
+    (511, "Network Authentication Required"),
 ];
 
 /// An answer, as an application makes it.
@@ -252,15 +268,15 @@ fn copy_stream(
     out: &mut impl Write,
 ) -> Result<(), ResponseError> {
     let mut block = vec![0; BLOCK];
-    out.flush()?;
+    writer.flush(out)?;
     loop {
         match source.read(&mut block) {
             Ok(0) => return Ok(()),
             Ok(count) => writer.write(out, block.get(..count).unwrap_or_default())?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(ResponseError::Source(error.kind())),
+            Err(error) => return Err(writer.fail(ResponseError::Source(error.kind()))),
         }
-        out.flush()?;
+        writer.flush(out)?;
     }
 }
 
@@ -286,6 +302,8 @@ enum State {
     /// No body may be sent: what the application writes is thrown away.
     Bodiless,
     Finished,
+    /// The wire or the source has failed. A part is missing now, so nothing may follow it.
+    Failed(ResponseError),
 }
 
 impl ResponseWriter {
@@ -311,7 +329,7 @@ impl ResponseWriter {
         self.keep_alive = false;
     }
 
-    /// Whether the head has been written: from then on the status cannot change.
+    /// Whether the head has been written, or a part of it: from then on the status cannot change.
     pub fn has_started(&self) -> bool {
         self.state != State::Waiting
     }
@@ -330,8 +348,8 @@ impl ResponseWriter {
     /// Content-Length among `headers` says the same.
     ///
     /// # Errors
-    /// [`ResponseError::AlreadyStarted`], or the rule that `headers` break; nothing has been
-    /// written then. Or an error of `out`.
+    /// [`ResponseError::AlreadyStarted`], or the rule that `status` or `headers` break; nothing has
+    /// been written then. Or an error of `out`.
     pub fn start(
         &mut self,
         out: &mut impl Write,
@@ -341,6 +359,12 @@ impl ResponseWriter {
     ) -> Result<(), ResponseError> {
         if self.has_started() {
             return Err(ResponseError::AlreadyStarted);
+        }
+        // RFC 9110, section 15.2: after a 1xx the client waits for the answer itself, but for 101,
+        // and to HTTP/1.0 none may be sent.
+        let switches = status == Status::SWITCHING_PROTOCOLS && self.version == Version::Http11;
+        if status.code() < 200 && !switches {
+            return Err(ResponseError::NotFinal(status));
         }
         if let Some(name) = SERVER_FIELDS.iter().find(|name| headers.contains(**name)) {
             return Err(ResponseError::ServerField(name.as_str()));
@@ -366,7 +390,7 @@ impl ResponseWriter {
         self.push_framing(&mut text, status, length);
         self.push_connection(&mut text, status, headers.contains(UPGRADE));
         text.extend_from_slice(b"\r\n");
-        out.write_all(&text)?;
+        self.put(out, &text)?;
         self.state = framing;
         Ok(())
     }
@@ -381,9 +405,10 @@ impl ResponseWriter {
         }
     }
 
-    /// The answer to HEAD carries the same fields as the answer to GET would.
+    /// The answer to HEAD carries the same fields here as the answer to GET would.
     fn push_framing(&self, text: &mut Vec<u8>, status: Status, length: Option<u64>) {
         match (length, self.version) {
+            _ if status == Status::RESET_CONTENT => push_field(text, CONTENT_LENGTH, b"0"),
             // RFC 9110, section 8.6: no Content-Length in 1xx and 204. In 304 it would be that of
             // the 200 answer, which we do not know.
             _ if status.forbids_body() => {}
@@ -422,11 +447,12 @@ impl ResponseWriter {
     pub fn write(&mut self, out: &mut impl Write, bytes: &[u8]) -> Result<(), ResponseError> {
         match self.state {
             State::Waiting | State::Finished => return Err(ResponseError::NotStarted),
+            State::Failed(error) => return Err(error),
             State::Bodiless => {}
             _ if bytes.is_empty() => {}
             State::Length(left) => {
                 let fitting = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                out.write_all(bytes.get(..fitting).unwrap_or_default())?;
+                self.put(out, bytes.get(..fitting).unwrap_or_default())?;
                 self.state = State::Length(left - fitting as u64);
                 if fitting < bytes.len() {
                     return Err(ResponseError::TooLong);
@@ -434,11 +460,11 @@ impl ResponseWriter {
             }
             State::Chunked => {
                 // chunk = chunk-size CRLF chunk-data CRLF        RFC 9112, section 7.1
-                write!(out, "{:x}\r\n", bytes.len())?;
-                out.write_all(bytes)?;
-                out.write_all(b"\r\n")?;
+                self.put(out, format!("{:x}\r\n", bytes.len()).as_bytes())?;
+                self.put(out, bytes)?;
+                self.put(out, b"\r\n")?;
             }
-            State::UntilClose => out.write_all(bytes)?,
+            State::UntilClose => self.put(out, bytes)?,
         }
         Ok(())
     }
@@ -451,13 +477,33 @@ impl ResponseWriter {
     pub fn finish(&mut self, out: &mut impl Write) -> Result<(), ResponseError> {
         match self.state {
             State::Waiting => return Err(ResponseError::NotStarted),
+            State::Failed(error) => return Err(error),
             State::Length(left) if left > 0 => return Err(ResponseError::TooShort(left)),
             // last-chunk = 1*("0") [ chunk-ext ] CRLF, an empty trailer section, CRLF
-            State::Chunked => out.write_all(b"0\r\n\r\n")?,
+            State::Chunked => self.put(out, b"0\r\n\r\n")?,
             _ => {}
         }
         self.state = State::Finished;
         Ok(())
+    }
+
+    /// A write that fails may have sent a part: how much, nobody knows.
+    fn put(&mut self, out: &mut impl Write, bytes: &[u8]) -> Result<(), ResponseError> {
+        out.write_all(bytes).map_err(|error| self.fail(error.into()))
+    }
+
+    /// Sends what has been written so far.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn flush(&mut self, out: &mut impl Write) -> Result<(), ResponseError> {
+        out.flush().map_err(|error| self.fail(error.into()))
+    }
+
+    /// From now on each call returns `error`, also to an application that does not look at it.
+    fn fail(&mut self, error: ResponseError) -> ResponseError {
+        self.state = State::Failed(error);
+        error
     }
 }
 
@@ -469,7 +515,7 @@ const SERVER_FIELDS: &[Token] = &[
     Token::constant("Keep-Alive"),
     Token::constant("Proxy-Connection"),
     Token::constant("TE"),
-    Token::constant("Trailer"),
+    TRAILER,
 ];
 
 /// The length that the application itself has declared.
@@ -498,7 +544,7 @@ fn push_status_line(text: &mut Vec<u8>, status: Status) {
 }
 
 fn push_field(text: &mut Vec<u8>, name: Token, value: &[u8]) {
-    text.extend_from_slice(name.as_str().as_bytes());
+    text.extend_from_slice(name.as_bytes());
     text.extend_from_slice(b": ");
     text.extend_from_slice(value);
     text.extend_from_slice(b"\r\n");
@@ -526,6 +572,8 @@ pub enum ResponseError {
     AlreadyStarted,
     /// A body needs a head before it, and nothing may follow the end.
     NotStarted,
+    /// This status is a step on the way to an answer, not an answer.
+    NotFinal(Status),
     /// This field belongs to the server.
     ServerField(&'static str),
     /// The Content-Length is not one decimal number.
@@ -545,6 +593,7 @@ impl ResponseError {
     pub fn rule(&self) -> &'static str {
         match self {
             ResponseError::AlreadyStarted | ResponseError::NotStarted => "RFC 9112, section 2.1",
+            ResponseError::NotFinal(_) => "RFC 9110, section 15.2",
             ResponseError::ServerField(_) => "RFC 9110, section 7.6.1",
             ResponseError::BadLength => "RFC 9110, section 8.6",
             ResponseError::TooLong | ResponseError::TooShort(_) => "RFC 9112, section 6.3",
@@ -558,6 +607,9 @@ impl fmt::Display for ResponseError {
         match self {
             ResponseError::AlreadyStarted => write!(f, "the answer has begun already"),
             ResponseError::NotStarted => write!(f, "a body was written outside of an answer"),
+            ResponseError::NotFinal(status) => {
+                write!(f, "the status {} cannot be the answer to this request", status.code())
+            }
             ResponseError::ServerField(name) => {
                 write!(f, "the field {name} belongs to the server, not to the application")
             }

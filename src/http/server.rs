@@ -1,4 +1,4 @@
-//! Chapter 15: the server. All parts in one place, from the first setting to the last goodbye.
+//! Chapter 15: the server. From the first setting to the last goodbye. RFC 9112, section 9.6.
 //!
 //! ```text
 //!   Settings ──► bind ──► start ──► serve ......... a signal ──► stop
@@ -11,7 +11,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -98,16 +98,13 @@ impl Server {
             tap: settings.wire_view.then(|| Arc::new(Tap::new(Box::new(io::stderr())))),
         };
         let lobby = Arc::new(Lobby::new(settings.deadlines, settings.threads.cap));
-        let pool = ThreadPool::start(
-            listener,
-            Arc::clone(&lobby),
-            settings.threads,
-            Arc::new(http),
-        );
+        let pool =
+            ThreadPool::start(listener, Arc::clone(&lobby), settings.threads, Arc::new(http));
         Running { address, lobby, pool, grace: settings.graceful_timeout }
     }
 
-    /// Serves until SIGINT or SIGTERM comes, then stops gracefully.
+    /// Serves until SIGINT or SIGTERM comes, then stops gracefully. A second signal ends the wait:
+    /// handlers that still compute are left behind, for the program is about to end.
     ///
     /// # Errors
     /// If the signals cannot be waited for.
@@ -118,11 +115,16 @@ impl Server {
         shutdown.wait();
         log("stopping: requests that have begun may finish; once more to stop at once");
         let lobby = Arc::clone(&running.lobby);
+        let (all_gone, over) = mpsc::channel();
+        let told_again = all_gone.clone();
+        thread::spawn(move || all_gone.send(running.stop()));
         thread::spawn(move || {
             shutdown.wait();
-            lobby.cut_all();
+            told_again.send(false)
         });
-        running.stop();
+        // Whichever comes first. Only the second signal leaves somebody to be cut.
+        let _ = over.recv();
+        lobby.cut_all();
         Ok(())
     }
 }
@@ -131,9 +133,7 @@ impl Server {
 fn warn_about_descriptors(cap: usize) {
     const FOR_THE_HOUSE: usize = 32;
     if let Some(limit) = descriptor_limit().filter(|limit| cap + FOR_THE_HOUSE > *limit) {
-        log(&format!(
-            "warning: {cap} threads, but at most {limit} open files: raise `ulimit -n`"
-        ));
+        log(&format!("warning: {cap} threads, but at most {limit} open files: raise `ulimit -n`"));
     }
 }
 

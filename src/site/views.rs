@@ -27,66 +27,16 @@ const READ: &str = "GET, HEAD, OPTIONS";
 const WRITE: &str = "POST, PUT, OPTIONS";
 
 const PAGES: &[Page] = &[
-    Page {
-        name: "",
-        takes_argument: false,
-        methods: READ,
-        view: home,
-    },
-    Page {
-        name: "wire",
-        takes_argument: false,
-        methods: READ,
-        view: wire,
-    },
-    Page {
-        name: "echo",
-        takes_argument: false,
-        methods: WRITE,
-        view: echo,
-    },
-    Page {
-        name: "count",
-        takes_argument: false,
-        methods: WRITE,
-        view: count,
-    },
-    Page {
-        name: "stream",
-        takes_argument: false,
-        methods: READ,
-        view: stream,
-    },
-    Page {
-        name: "sleep",
-        takes_argument: true,
-        methods: READ,
-        view: sleep,
-    },
-    Page {
-        name: "bytes",
-        takes_argument: true,
-        methods: READ,
-        view: bytes,
-    },
-    Page {
-        name: "status",
-        takes_argument: true,
-        methods: READ,
-        view: status,
-    },
-    Page {
-        name: "panic",
-        takes_argument: false,
-        methods: READ,
-        view: panics,
-    },
-    Page {
-        name: "healthz",
-        takes_argument: false,
-        methods: READ,
-        view: healthz,
-    },
+    Page { name: "", takes_argument: false, methods: READ, view: home },
+    Page { name: "wire", takes_argument: false, methods: READ, view: wire },
+    Page { name: "echo", takes_argument: false, methods: WRITE, view: echo },
+    Page { name: "count", takes_argument: false, methods: WRITE, view: count },
+    Page { name: "stream", takes_argument: false, methods: READ, view: stream },
+    Page { name: "sleep", takes_argument: true, methods: READ, view: sleep },
+    Page { name: "bytes", takes_argument: true, methods: READ, view: bytes },
+    Page { name: "status", takes_argument: true, methods: READ, view: status },
+    Page { name: "panic", takes_argument: false, methods: READ, view: panics },
+    Page { name: "healthz", takes_argument: false, methods: READ, view: healthz },
 ];
 
 /// Answers every request to the site.
@@ -95,25 +45,13 @@ const PAGES: &[Page] = &[
 /// Those of reading the request body and of writing the answer.
 pub fn site(exchange: &mut Exchange) -> io::Result<Outcome> {
     if let Method::Other(_) | Method::Connect | Method::Trace = exchange.head.method {
-        return plain(
-            exchange,
-            Status::NOT_IMPLEMENTED,
-            "This server does not know that method.",
-        );
+        return plain(exchange, Status::NOT_IMPLEMENTED, "This server does not know that method.");
     }
     if exchange.head.target.form == TargetForm::Asterisk {
-        return allow(
-            exchange,
-            Status::NO_CONTENT,
-            "GET, HEAD, POST, PUT, OPTIONS",
-        );
+        return allow(exchange, Status::NO_CONTENT, "GET, HEAD, POST, PUT, OPTIONS");
     }
     let Ok(path) = decoded_path(exchange.head.target.path()) else {
-        return plain(
-            exchange,
-            Status::BAD_REQUEST,
-            "The path is not percent-encoded UTF-8.",
-        );
+        return plain(exchange, Status::BAD_REQUEST, "The path is not percent-encoded UTF-8.");
     };
     let segments: Vec<&str> = path.split('/').collect();
     let (name, argument) = match segments.as_slice() {
@@ -133,17 +71,14 @@ pub fn site(exchange: &mut Exchange) -> io::Result<Outcome> {
         return allow(exchange, Status::NO_CONTENT, page.methods);
     }
     if !path.ends_with('/') && page.name != "healthz" {
-        return redirect(exchange, &format!("{}/", exchange.head.target.path()));
+        let query = exchange.head.target.query().map_or(String::new(), |query| format!("?{query}"));
+        return redirect(exchange, &format!("{}/{query}", exchange.head.target.path()));
     }
     (page.view)(exchange, argument.unwrap_or_default())
 }
 
 fn not_found(exchange: &mut Exchange) -> io::Result<Outcome> {
-    plain(
-        exchange,
-        Status::NOT_FOUND,
-        "Nothing is here. The list of pages is at / .",
-    )
+    plain(exchange, Status::NOT_FOUND, "Nothing is here. The list of pages is at / .")
 }
 
 fn plain(exchange: &mut Exchange, status: Status, text: &str) -> io::Result<Outcome> {
@@ -151,11 +86,7 @@ fn plain(exchange: &mut Exchange, status: Status, text: &str) -> io::Result<Outc
 }
 
 fn allow(exchange: &mut Exchange, status: Status, methods: &'static str) -> io::Result<Outcome> {
-    let text = if status.forbids_body() {
-        String::new()
-    } else {
-        format!("Allowed: {methods}\n")
-    };
+    let text = if status.forbids_body() { String::new() } else { format!("Allowed: {methods}\n") };
     let response = Response::text(status, text);
     exchange.respond(response.with(ALLOW, FieldValue::constant(methods)))
 }
@@ -207,10 +138,7 @@ fn count(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
 fn stream(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
     const LINES: u32 = 5;
     let mut headers = Headers::new();
-    headers.push(
-        CONTENT_TYPE,
-        FieldValue::constant("text/plain; charset=utf-8"),
-    );
+    headers.push(CONTENT_TYPE, FieldValue::constant("text/plain; charset=utf-8"));
     exchange.start(Status::OK, &headers, None)?;
     for line in 1..=LINES {
         if line > 1 {
@@ -227,17 +155,9 @@ fn sleep(exchange: &mut Exchange, seconds: &str) -> io::Result<Outcome> {
     match seconds.parse::<f64>() {
         Ok(number) if (0.0..=MOST).contains(&number) => {
             thread::sleep(Duration::from_secs_f64(number));
-            plain(
-                exchange,
-                Status::OK,
-                &format!("Slept for {number} seconds."),
-            )
+            plain(exchange, Status::OK, &format!("Slept for {number} seconds."))
         }
-        _ => plain(
-            exchange,
-            Status::NOT_FOUND,
-            "A number of seconds from 0 to 60 goes here.",
-        ),
+        _ => plain(exchange, Status::NOT_FOUND, "A number of seconds from 0 to 60 goes here."),
     }
 }
 
@@ -257,11 +177,7 @@ fn status(exchange: &mut Exchange, code: &str) -> io::Result<Outcome> {
     match status.filter(|status| status.code() >= 200) {
         Some(status) if status.forbids_body() => exchange.respond(Response::new(status)),
         Some(status) => plain(exchange, status, &status.to_string()),
-        None => plain(
-            exchange,
-            Status::NOT_FOUND,
-            "A status from 200 to 599 goes here.",
-        ),
+        None => plain(exchange, Status::NOT_FOUND, "A status from 200 to 599 goes here."),
     }
 }
 
@@ -275,25 +191,16 @@ fn panics(_: &mut Exchange, _: &str) -> io::Result<Outcome> {
 fn wire(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
     const PAGE: &str = include_str!("../../templates/wire.html");
     let head = &exchange.head;
-    let version = if head.version == Version::Http10 {
-        "HTTP/1.0"
-    } else {
-        "HTTP/1.1"
-    };
+    let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
     let first = format!("{} {} {version}", head.method.as_str(), head.target.raw);
-    let mut rows = row(
-        first.as_bytes(),
-        "The request line: method, target, version.",
-    );
+    let mut rows = row(first.as_bytes(), "The request line: method, target, version.");
     for (name, value) in head.headers.iter() {
         let line = [name.as_str().as_bytes(), b": ", value.as_bytes()].concat();
         rows += &row(&line, meaning(name.as_str()));
     }
     rows += &row(b"", "The empty line: the head ends here.");
     let peer = exchange.link.guest.peer.to_string();
-    let page = PAGE
-        .replace("{{ rows }}", &rows)
-        .replace("{{ peer }}", &peer);
+    let page = PAGE.replace("{{ rows }}", &rows).replace("{{ peer }}", &peer);
     exchange.respond(Response::html(Status::OK, page))
 }
 
@@ -303,7 +210,7 @@ fn row(line: &[u8], note: &str) -> String {
     for byte in line.iter().chain(b"\r\n") {
         let _ = write!(hexadecimal, "{byte:02x} ");
     }
-    let text = escape(&line.escape_ascii().to_string());
+    let text = escape(&visible(line));
     format!(
         "<li><code class=\"line\">{text}<b>\\r\\n</b></code>\
          <p>{note}</p><code class=\"bytes\">{}</code></li>\n",
@@ -311,40 +218,30 @@ fn row(line: &[u8], note: &str) -> String {
     )
 }
 
+fn visible(line: &[u8]) -> String {
+    let mut text = String::new();
+    for &byte in line {
+        match byte {
+            b' '..=b'~' => text.push(char::from(byte)),
+            _ => text += &format!("\\x{byte:02x}"),
+        }
+    }
+    text
+}
+
 /// What can be said about the most common fields. The names are in lower case.
 const MEANINGS: &[(&str, &str)] = &[
-    (
-        "accept",
-        "The kinds of content that the client can use, best first.",
-    ),
-    (
-        "accept-encoding",
-        "The compressions that the client understands.",
-    ),
+    ("accept", "The kinds of content that the client can use, best first."),
+    ("accept-encoding", "The compressions that the client understands."),
     ("accept-language", "The languages that the reader prefers."),
     ("cache-control", "What caches on the way may do."),
-    (
-        "connection",
-        "What shall happen with this connection afterwards.",
-    ),
+    ("connection", "What shall happen with this connection afterwards."),
     ("cookie", "What the server asked the client to remember."),
-    (
-        "host",
-        "Who is asked: one address can be home to many sites.",
-    ),
-    (
-        "if-modified-since",
-        "Answer only if it has changed since then.",
-    ),
+    ("host", "Who is asked: one address can be home to many sites."),
+    ("if-modified-since", "Answer only if it has changed since then."),
     ("origin", "The site whose page made this request."),
-    (
-        "referer",
-        "The page that led here. The spelling error is older than the web.",
-    ),
-    (
-        "upgrade-insecure-requests",
-        "The client would prefer an encrypted connection.",
-    ),
+    ("referer", "The page that led here. The spelling error is older than the web."),
+    ("upgrade-insecure-requests", "The client would prefer an encrypted connection."),
     ("user-agent", "The client's name for itself."),
 ];
 

@@ -25,7 +25,7 @@ use std::time::Duration;
 /// Several threads may wait in [`Listener::accept`] at the same time; the kernel gives each
 /// connection to one of them.
 pub struct Listener {
-    socket: Arc<TcpListener>,
+    socket: TcpListener,
     address: SocketAddr,
     stop: Stop,
     /// How many calls of `accept` in a row found no room.
@@ -66,11 +66,11 @@ impl Listener {
     /// Takes over a socket that is bound and listens already.
     ///
     /// # Errors
-    /// If the socket has no local address.
+    /// If the socket has no local address, or the system has no descriptor left.
     pub fn from_bound(socket: TcpListener) -> io::Result<Listener> {
         let address = socket.local_addr()?;
-        let socket = Arc::new(socket);
-        let stop = Stop { asked: Arc::default(), door: Arc::clone(&socket), address };
+        let door = Arc::new(as_stream(&socket)?);
+        let stop = Stop { asked: Arc::default(), door, address };
         Ok(Listener { socket, address, stop, failures: AtomicU32::new(0) })
     }
 
@@ -129,9 +129,14 @@ fn concerns_one_peer(kind: ErrorKind) -> bool {
 #[derive(Clone)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
-    door: Arc<TcpListener>,
+    /// The listening socket once more, in a type that can be shut down. It is made at the start:
+    /// when the stop is asked for, no descriptor may be free.
+    door: Arc<Option<TcpStream>>,
     address: SocketAddr,
 }
+
+/// How long a connection to ourselves may take.
+const KNOCK: Duration = Duration::from_millis(100);
 
 impl Stop {
     /// Asks for the stop: no new connection is accepted from now on. Asking twice does no harm.
@@ -147,34 +152,29 @@ impl Stop {
 
     /// Wakes every thread that sleeps in `accept`.
     fn wake_acceptors(&self) {
-        if !close_listening_socket(&self.door) {
-            // Elsewhere a connection to ourselves wakes one thread. That thread finds the flag
-            // set, comes here, and wakes the next.
-            let _ = TcpStream::connect_timeout(&self.address, LONGEST_PAUSE);
-        }
+        let _ = match &*self.door {
+            // A second shutdown fails: the socket is closed already, which is what we want.
+            Some(door) => door.shutdown(Shutdown::Both),
+            // A connection to ourselves wakes one thread. That thread finds the flag set, comes
+            // here, and wakes the next.
+            None => TcpStream::connect_timeout(&self.address, KNOCK).map(drop),
+        };
     }
 }
 
-/// Shuts a listening socket down. On Linux that wakes all who wait in `accept`, and refuses
-/// those who come later. Returns false where the system does not offer it.
+/// The same socket, in the type that has `shutdown`. On Linux that wakes all who wait in `accept`,
+/// and refuses those who come later. `None` where the system does not offer it.
 #[cfg(target_os = "linux")]
-fn close_listening_socket(door: &TcpListener) -> bool {
-    // The standard library has `shutdown` for connected sockets only, but the descriptor is
-    // what counts, and a descriptor can change its Rust type without `unsafe`.
-    match door.try_clone() {
-        Ok(same_socket) => {
-            let stream = TcpStream::from(std::os::fd::OwnedFd::from(same_socket));
-            // A second shutdown fails: the socket is closed already, which is what we want.
-            let _ = stream.shutdown(Shutdown::Both);
-            true
-        }
-        Err(_) => false,
-    }
+fn as_stream(socket: &TcpListener) -> io::Result<Option<TcpStream>> {
+    // The standard library has `shutdown` for connected sockets only, but the descriptor is what
+    // counts, and a descriptor can change its Rust type without `unsafe`.
+    let same_socket = std::os::fd::OwnedFd::from(socket.try_clone()?);
+    Ok(Some(TcpStream::from(same_socket)))
 }
 
 #[cfg(not(target_os = "linux"))]
-fn close_listening_socket(_door: &TcpListener) -> bool {
-    false
+fn as_stream(_socket: &TcpListener) -> io::Result<Option<TcpStream>> {
+    Ok(None)
 }
 
 /// Why an address could not be bound.
@@ -192,11 +192,8 @@ pub enum BindError {
 
 impl BindError {
     fn new(host: &str, port: u16, error: &io::Error) -> BindError {
-        let address = if host.contains(':') {
-            format!("[{host}]:{port}")
-        } else {
-            format!("{host}:{port}")
-        };
+        let address =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         match error.kind() {
             ErrorKind::AddrInUse => BindError::InUse(address),
             ErrorKind::PermissionDenied => BindError::NotAllowed(address),
@@ -214,10 +211,9 @@ impl fmt::Display for BindError {
                 "{address} is taken: another program listens there, perhaps a second copy of \
                  this one. Stop it, or choose another port (0 means any free one)."
             ),
-            BindError::NotAllowed(address) => write!(
-                f,
-                "{address} is not allowed for this user. Choose a port of 1024 or above."
-            ),
+            BindError::NotAllowed(address) => {
+                write!(f, "{address} is not allowed for this user. Choose a port of 1024 or above.")
+            }
             BindError::NotOurs(address) => write!(
                 f,
                 "{address} is not an address of this machine. Try 127.0.0.1, or 0.0.0.0 for all."

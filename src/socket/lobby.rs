@@ -38,7 +38,8 @@ pub struct Deadlines {
     pub write: Duration,
     /// A new connection is not shown out before this: its request may be on the way.
     pub grace: Duration,
-    /// How long newcomers wait at the door of a full house before they are turned away.
+    /// How long the door of a full house may stay empty, with newcomers in front of it. After
+    /// that they are turned away, until somebody leaves.
     pub queue: Duration,
     /// How often the watchman walks. No deadline is more exact than this.
     pub tick: Duration,
@@ -106,7 +107,8 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Called by the guest's own thread before it waits. Its phase was [`Phase::Busy`].
+    /// Called by the guest's own thread before it waits, and by nobody else. Its phase was not a
+    /// wait: nobody from outside can have changed it in between.
     pub fn begin_wait(&self, phase: Phase, deadline_ms: u64) {
         self.state.store(pack(phase, deadline_ms), Ordering::SeqCst);
     }
@@ -133,8 +135,8 @@ impl Guest {
         unpack(self.state.load(Ordering::SeqCst)).0
     }
 
-    /// Whoever wants to end a wait must win this exchange. So does the guest's own thread, which
-    /// is why a request that has begun is never cut, and no guest is shown out twice.
+    /// Whoever wants to end a wait must win this exchange. So must the guest's own thread, which
+    /// is why a guest that has become busy is never cut, and no guest is shown out twice.
     fn change(&self, seen: u64, to: Phase) -> bool {
         let new = pack(to, 0);
         self.state.compare_exchange(seen, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
@@ -237,7 +239,9 @@ impl Lobby {
 
     /// The moment `span` from now, in the lobby's own milliseconds.
     pub fn after(&self, span: Duration) -> u64 {
-        (self.opened.elapsed() + span).as_millis() as u64
+        let moment = self.opened.elapsed().saturating_add(span).as_millis();
+        // The state keeps 56 bits of it: two million years.
+        moment.min(u128::from(u64::MAX >> 8)) as u64
     }
 
     /// Begins a wait between two requests. When newcomers have nobody to let them in, somebody

@@ -12,6 +12,7 @@
 //! There is no queue and no hand-over from one thread to another: whoever accepts a connection
 //! serves it. To wake a second thread for it would cost more than many an answer.
 
+use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,7 +30,7 @@ pub trait Service: Send + Sync {
     fn serve(&self, guest: &Arc<Guest>, lobby: &Arc<Lobby>);
 
     /// Sends one connection away, politely and soon: the house is full. Called instead of
-    /// [`Service::serve`].
+    /// [`Service::serve`], and a panic in it does as little harm.
     fn turn_away(&self, guest: &Arc<Guest>, lobby: &Arc<Lobby>);
 }
 
@@ -72,23 +73,25 @@ struct House {
 }
 
 impl ThreadPool {
-    /// Starts the first threads and the watchman. The lobby's cap should be `size.cap`.
+    /// Starts the first threads and the watchman. The lobby's cap should be `size.cap`. The pool
+    /// runs until [`ThreadPool::stop`], even if this handle is dropped.
     pub fn start(
         listener: Listener,
         lobby: Arc<Lobby>,
         size: PoolSize,
         service: Arc<dyn Service>,
     ) -> ThreadPool {
-        let start = size.start.clamp(1, size.cap.max(1));
-        let size = PoolSize { start, ..size };
-        let house = Arc::new(House { listener, lobby, service, size, empty: AtomicBool::new(false) });
-        for _ in 0..start {
+        let cap = size.cap.max(1);
+        let size = PoolSize { start: size.start.clamp(1, cap), cap, ..size };
+        let house =
+            Arc::new(House { listener, lobby, service, size, empty: AtomicBool::new(false) });
+        for _ in 0..size.start {
             house.add_thread(Badge::Regular);
         }
         let watched = Arc::clone(&house);
         let watchman = thread::Builder::new().name("watchman".into()).stack_size(size.stack);
         if watchman.spawn(move || watched.keep_watch()).is_err() {
-            eprintln!("the watchman could not be started: time limits are not enforced");
+            complain("the watchman could not be started: time limits are not enforced");
         }
         ThreadPool { house }
     }
@@ -147,9 +150,7 @@ impl House {
     /// Makes one more thread. If the system refuses, the house is full, whatever its cap says.
     fn add_thread(self: &Arc<House>, badge: Badge) {
         let house = Arc::clone(self);
-        let builder = thread::Builder::new()
-            .name("server".into())
-            .stack_size(self.size.stack);
+        let builder = thread::Builder::new().name("server".into()).stack_size(self.size.stack);
         // Not `thread::spawn`, which panics when there is no memory for a stack.
         let made = has_headroom() && builder.spawn(move || house.work(badge)).is_ok();
         if !made {
@@ -186,13 +187,11 @@ impl House {
 
     /// Returns false if enough threads stand there already: then this one is not needed.
     fn go_to_the_door(&self) -> bool {
-        let already = self.door().waiting.fetch_add(1, Ordering::SeqCst);
         let enough = if self.is_over_cap() { 1 } else { self.size.start };
-        let needed = already < enough;
-        if !needed {
-            self.door().waiting.fetch_sub(1, Ordering::SeqCst);
-        }
-        needed
+        // Look and count in one step. A thread that was counted for a moment and went away again
+        // would hide from another one that it is the last to leave.
+        let come = |waiting| if waiting < enough { Some(waiting + 1) } else { None };
+        self.door().waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, come).is_ok()
     }
 
     fn is_over_cap(&self) -> bool {
@@ -211,17 +210,18 @@ impl House {
     }
 
     fn look_after(&self, guest: &Arc<Guest>) {
-        if self.is_over_cap() && !self.lobby.show_one_out() {
-            return self.service.turn_away(guest, &self.lobby);
-        }
+        let is_full = self.is_over_cap() && !self.lobby.show_one_out();
         // A panic ends this connection and nothing else. Its message is on stderr already.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.service.serve(guest, &self.lobby)));
+        let _ = catch_unwind(AssertUnwindSafe(|| match is_full {
+            true => self.service.turn_away(guest, &self.lobby),
+            false => self.service.serve(guest, &self.lobby),
+        }));
     }
 
     /// No descriptor is left for the next connection, so a present guest must give one back.
     fn make_room(&self, error: &str) {
         if !self.door().refused.swap(true, Ordering::SeqCst) {
-            eprintln!("cannot accept a connection: {error}; waiting for one to end");
+            complain(&format!("cannot accept a connection: {error}; waiting for one to end"));
         }
         self.lobby.show_one_out();
     }
@@ -259,6 +259,11 @@ fn has_headroom() -> bool {
     // Without this the compiler would see that nobody uses the memory, and never ask for it.
     std::hint::black_box(&trial);
     result.is_ok()
+}
+
+/// Not `eprintln!`, which panics when nobody reads our stderr any more.
+fn complain(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Counts a thread for as long as it lives, however it ends.

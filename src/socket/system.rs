@@ -65,6 +65,7 @@ mod unix {
 
     impl Shutdown {
         /// From now on the two signals no longer end the process: [`Shutdown::wait`] reports them.
+        /// Call it once: a second bell takes the rope from the first.
         ///
         /// # Errors
         /// If the system has no descriptor left.

@@ -16,7 +16,7 @@ use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How much room a quiet connection keeps for input: most requests fit.
 const SMALL_BUFFER: usize = 2 * 1024;
@@ -24,8 +24,9 @@ const SMALL_BUFFER: usize = 2 * 1024;
 /// Gathered output is sent when it is this long, even if more may follow.
 const GATHER: usize = 64 * 1024;
 
-/// How long one call of the system's `send` may wait before we look at the clock.
-const WRITE_TURN: Duration = Duration::from_millis(2500);
+/// The patience of a write is cut into so many waits. A call that moved some bytes before it
+/// waited is progress, so a peer that has stopped reading is noticed at most one wait late.
+const WAITS: u32 = 4;
 
 /// The bytes of one connection.
 pub struct Wire {
@@ -36,7 +37,6 @@ pub struct Wire {
     end: usize,
     output: Vec<u8>,
     turns: Turns,
-    write_patience: Duration,
     view: Option<View>,
 }
 
@@ -49,7 +49,7 @@ impl Wire {
     pub fn new(stream: Arc<TcpStream>, write_patience: Duration) -> io::Result<Wire> {
         // Without this the kernel holds a short answer back, in the hope of more to send with it.
         stream.set_nodelay(true)?;
-        stream.set_write_timeout(Some(WRITE_TURN.min(write_patience)))?;
+        stream.set_write_timeout(Some(write_patience / WAITS))?;
         Ok(Wire {
             stream,
             input: Vec::new(),
@@ -57,7 +57,6 @@ impl Wire {
             end: 0,
             output: Vec::new(),
             turns: Turns::default(),
-            write_patience,
             view: None,
         })
     }
@@ -150,7 +149,7 @@ impl Wire {
             self.input.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         } else {
-            // Growing by what has arrived: the buffer is never more than twice of it.
+            // Full of bytes that nobody has consumed: twice the room, and never more than that.
             self.input.resize((self.input.len() * 2).max(SMALL_BUFFER), 0);
         }
     }
@@ -220,6 +219,10 @@ impl Wire {
         let result = self.send_both(&output, more);
         self.output = output;
         self.output.clear();
+        if result.is_err() {
+            // A part of it may have left, and nothing may follow half an answer.
+            let _ = self.stream.shutdown(Shutdown::Both);
+        }
         result
     }
 
@@ -228,7 +231,7 @@ impl Wire {
     fn send_both(&mut self, first: &[u8], second: &[u8]) -> io::Result<()> {
         let total = first.len() + second.len();
         let mut sent = 0;
-        let mut last_progress = None;
+        let mut waits = 0;
         while sent < total {
             let rest = [
                 IoSlice::new(first.get(sent..).unwrap_or_default()),
@@ -238,12 +241,13 @@ impl Wire {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     sent += count;
-                    last_progress = None;
+                    waits = 0;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    let since: &Instant = last_progress.get_or_insert_with(Instant::now);
-                    if since.elapsed() + WRITE_TURN >= self.write_patience {
+                    // A socket that does not block has not waited: that is no lost patience.
+                    waits += u32::from(!self.turns.non_blocking);
+                    if waits == WAITS {
                         return Err(ErrorKind::TimedOut.into());
                     }
                     self.turns.set_non_blocking(&self.stream, false)?;
@@ -276,6 +280,7 @@ fn receive(stream: &TcpStream, turns: &mut Turns, out: &mut [u8]) -> io::Result<
 #[derive(Default)]
 struct Turns {
     non_blocking: bool,
+    /// Tries in a row that found nothing; from [`Turns::ENOUGH`] on, the skipped ones count too.
     misses: u32,
 }
 
@@ -321,7 +326,7 @@ pub enum Direction {
     Out,
 }
 
-/// Prints every byte that passes, a line at a time: the wire view.
+/// Prints what passes, a line at a time: the wire view. Input is shown when it is consumed.
 pub struct Tap {
     out: Mutex<Box<dyn Write + Send>>,
 }

@@ -51,10 +51,9 @@ impl Work {
         let (line, more) = match self {
             Work::Get { .. } => ("GET /healthz".to_string(), String::new()),
             Work::Connect => ("GET /healthz".to_string(), close.to_string()),
-            Work::Upload => (
-                "POST /count/".to_string(),
-                format!("{close}Content-Length: {BODY}\r\n"),
-            ),
+            Work::Upload => {
+                ("POST /count/".to_string(), format!("{close}Content-Length: {BODY}\r\n"))
+            }
             Work::Download => (format!("GET /bytes/{BODY}/"), close.to_string()),
         };
         format!("{line} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench\r\nAccept: */*\r\n{more}\r\n")
@@ -62,11 +61,7 @@ impl Work {
 
     /// Requests in one write.
     pub fn depth(self) -> usize {
-        if let Work::Get { depth } = self {
-            depth
-        } else {
-            1
-        }
+        if let Work::Get { depth } = self { depth } else { 1 }
     }
 }
 
@@ -91,9 +86,7 @@ fn learn(address: SocketAddr, work: Work) -> Result<Answer, String> {
     };
     if !good || !start.starts_with(GOOD) {
         let [asked, got] = [&head, &*text].map(|text| text.lines().next().unwrap_or_default());
-        return Err(format!(
-            "{address} answered {asked:?} with {got:?}, {length} bytes in all"
-        ));
+        return Err(format!("{address} answered {asked:?} with {got:?}, {length} bytes in all"));
     }
     if work == Work::Download {
         let end = text.find("\r\n\r\n").map_or(0, |end| end + 4);
@@ -180,15 +173,7 @@ impl Client {
         let answer = learn(address, work)?;
         let request = work.head(address).repeat(work.depth()).into_bytes();
         let connections = (0..connections).map(|_| None).collect();
-        Ok(Client {
-            plan: Plan {
-                address,
-                work,
-                request,
-                answer,
-            },
-            connections,
-        })
+        Ok(Client { plan: Plan { address, work, request, answer }, connections })
     }
 
     /// The whole answer that was learned, or its head where the body is the large one.
@@ -309,10 +294,7 @@ impl Plan {
         *connection = None;
         good_status(buffer)?;
         if length != self.answer.length {
-            let wrong = format!(
-                "an answer of {length} bytes instead of {}",
-                self.answer.length
-            );
+            let wrong = format!("an answer of {length} bytes instead of {}", self.answer.length);
             return Err(io::Error::other(wrong));
         }
         Ok(())
@@ -324,9 +306,7 @@ fn good_status(answer: &[u8]) -> io::Result<()> {
         return Ok(());
     }
     let start = answer[..answer.len().min(40)].escape_ascii();
-    Err(io::Error::other(format!(
-        "an answer that begins \"{start}\""
-    )))
+    Err(io::Error::other(format!("an answer that begins \"{start}\"")))
 }
 
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {

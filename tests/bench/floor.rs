@@ -101,12 +101,7 @@ fn upload(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     let (head, filled) = read_head(&mut stream, &mut buffer)?;
     let text = String::from_utf8_lossy(&buffer[..head]);
     let declared = text.split("Content-Length: ").nth(1).unwrap_or_default();
-    let length: usize = declared
-        .lines()
-        .next()
-        .unwrap_or_default()
-        .parse()
-        .unwrap_or(0);
+    let length: usize = declared.lines().next().unwrap_or_default().parse().unwrap_or(0);
     let mut left = length.saturating_sub(filled - head);
     while left > 0 {
         match stream.read(&mut buffer)? {

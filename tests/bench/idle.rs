@@ -18,29 +18,21 @@ pub fn run(connections: usize, silence: Duration) -> Result<bool, String> {
     let needed = connections + SPARE;
     if descriptor_limit().is_some_and(|limit| limit < needed) {
         let advice = format!("run `ulimit -n {needed}` first, or pass --connections");
-        return Err(format!(
-            "{connections} connections need {needed} descriptors: {advice}"
-        ));
+        return Err(format!("{connections} connections need {needed} descriptors: {advice}"));
     }
     let process = server(SERVER, &FLAGS)?;
     let mut guests = Client::open(process.address, GET, connections)?;
     let before = process.memory();
     let opened = guests.ask_each();
     let after = process.memory();
-    println!(
-        "{} of {connections} connections opened and answered once",
-        opened.done
-    );
+    println!("{} of {connections} connections opened and answered once", opened.done);
 
     // The talkers come while the guests are silent; each has half of the time.
     let steady = Client::open(process.address, GET, 1)?.drive(silence / 2);
     let comers = Client::open(process.address, Work::Connect, 1)?.drive(silence / 2);
     let again = guests.ask_each();
 
-    let alive = format!(
-        "{} of {connections} answer again after {silence:?}",
-        again.done
-    );
+    let alive = format!("{} of {connections} answer again after {silence:?}", again.done);
     line("alive", &alive, "all", again.done == connections as u64);
     if let (Some([before, _]), Some([after, _])) = (before, after) {
         let each = (after - before) * 1024.0 / connections as f64;

@@ -85,13 +85,7 @@ pub fn parse(arguments: &[String]) -> Result<Options, String> {
     let idle = idle.then_some(connections.unwrap_or(IDLE));
     let time = if idle.is_some() { SILENCE } else { SLICE };
     let time = Duration::from_secs_f64(seconds.unwrap_or(time));
-    Ok(Options {
-        filters,
-        idle,
-        time,
-        slices,
-        rival,
-    })
+    Ok(Options { filters, idle, time, slices, rival })
 }
 
 fn names() -> Vec<&'static str> {
@@ -103,31 +97,18 @@ fn row(word: &str) -> Result<String, String> {
     if names().iter().any(|name| name.contains(word)) {
         return Ok(word.to_string());
     }
-    let kind = if word.starts_with('-') {
-        "option"
-    } else {
-        "row"
-    };
-    Err(format!(
-        "no {kind} is called {word}; --help lists options and rows"
-    ))
+    let kind = if word.starts_with('-') { "option" } else { "row" };
+    Err(format!("no {kind} is called {word}; --help lists options and rows"))
 }
 
 fn number(option: &str, text: &str, least: f64, most: f64) -> Result<f64, String> {
     match text.parse() {
         Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(format!(
-            "{option} takes a number from {least} to {most}, not {text}"
-        )),
+        _ => Err(format!("{option} takes a number from {least} to {most}, not {text}")),
     }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
-    let found = text
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut found| found.next());
-    found.ok_or(format!(
-        "--against takes HOST:PORT, such as 127.0.0.1:8080, not {text}"
-    ))
+    let found = text.to_socket_addrs().ok().and_then(|mut found| found.next());
+    found.ok_or(format!("--against takes HOST:PORT, such as 127.0.0.1:8080, not {text}"))
 }

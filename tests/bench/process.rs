@@ -23,18 +23,13 @@ const TICK: f64 = 10_000.0;
 /// A command that runs this program again.
 pub fn myself() -> Result<Command, String> {
     let path = std::env::current_exe();
-    Ok(Command::new(path.map_err(|error| {
-        format!("this program has no path: {error}")
-    })?))
+    Ok(Command::new(path.map_err(|error| format!("this program has no path: {error}"))?))
 }
 
 /// The keeper's whole life. It tells the server's process id on standard output.
 pub fn keep(arguments: &[String]) -> ExitCode {
     let mut command = Command::new(&arguments[0]);
-    command
-        .args(&arguments[1..])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null());
+    command.args(&arguments[1..]).stdin(Stdio::null()).stdout(Stdio::null());
     match command.spawn() {
         Ok(mut child) => {
             println!("{}", child.id());
@@ -66,10 +61,7 @@ impl Process {
     /// Starts a server under a keeper.
     pub fn keep(program: &str, arguments: &[&str]) -> Result<Process, String> {
         let mut command = myself()?;
-        command
-            .args([KEEP_ARGUMENT, program])
-            .args(arguments)
-            .stdout(Stdio::piped());
+        command.args([KEEP_ARGUMENT, program]).args(arguments).stdout(Stdio::piped());
         let mut process = Process::start(command)?;
         let mut line = String::new();
         let told = process.child.stdout.take().map(BufReader::new);
@@ -77,9 +69,7 @@ impl Process {
         process.kept = line.trim().parse().ok();
         match process.kept {
             Some(_) => Ok(process),
-            None => Err(format!(
-                "{program}: the keeper told no process id: {read:?}"
-            )),
+            None => Err(format!("{program}: the keeper told no process id: {read:?}")),
         }
     }
 
@@ -87,29 +77,18 @@ impl Process {
     pub fn start(mut command: Command) -> Result<Process, String> {
         let begun = Instant::now();
         command.stdin(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .map_err(|error| format!("{command:?}: {error}"))?;
+        let mut child = command.spawn().map_err(|error| format!("{command:?}: {error}"))?;
         let (tell, lines) = mpsc::channel();
         let stderr = child.stderr.take();
         // It reads to the end: a child whose pipe is full would stop.
         thread::spawn(move || {
-            for line in stderr
-                .map(BufReader::new)
-                .into_iter()
-                .flat_map(BufRead::lines)
-            {
+            for line in stderr.map(BufReader::new).into_iter().flat_map(BufRead::lines) {
                 let _ = tell.send(line.unwrap_or_default());
             }
         });
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         // From here on an early return ends the child.
-        let mut process = Process {
-            child,
-            kept: None,
-            address,
-            started: Duration::ZERO,
-        };
+        let mut process = Process { child, kept: None, address, started: Duration::ZERO };
         let mut said = Vec::new();
         while let Ok(line) = lines.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
             if let Some(address) = address_in(&line) {
@@ -166,22 +145,11 @@ impl Drop for Process {
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {
-    line.split("http://")
-        .nth(1)?
-        .split('/')
-        .next()?
-        .parse()
-        .ok()
+    line.split("http://").nth(1)?.split('/').next()?.parse().ok()
 }
 
 /// How many descriptors this process, and each child, may have open.
 pub fn descriptor_limit() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
-    limits
-        .split("Max open files")
-        .nth(1)?
-        .split_whitespace()
-        .next()?
-        .parse()
-        .ok()
+    limits.split("Max open files").nth(1)?.split_whitespace().next()?.parse().ok()
 }

@@ -21,31 +21,20 @@ pub struct Side {
 
 impl Side {
     pub fn new(client: Client, process: Option<Process>) -> Side {
-        Side {
-            client,
-            process,
-            rates: Vec::new(),
-            tally: Tally::default(),
-            before: None,
-        }
+        Side { client, process, rates: Vec::new(), tally: Tally::default(), before: None }
     }
 
     /// A slice of which only the errors count.
     pub fn warm_up(&mut self, time: Duration) {
         let Tally { errors, reason, .. } = self.client.drive(time);
-        self.tally.add(Tally {
-            errors,
-            reason,
-            ..Tally::default()
-        });
+        self.tally.add(Tally { errors, reason, ..Tally::default() });
         self.before = self.processor();
     }
 
     pub fn slice(&mut self, time: Duration) {
         let begun = Instant::now();
         let tally = self.client.drive(time);
-        self.rates
-            .push(tally.done as f64 / begun.elapsed().as_secs_f64());
+        self.rates.push(tally.done as f64 / begun.elapsed().as_secs_f64());
         self.tally.add(tally);
     }
 
@@ -55,10 +44,7 @@ impl Side {
 
     /// Processor time of one answer.
     fn cost(&self) -> String {
-        let spent = self
-            .processor()
-            .zip(self.before)
-            .map(|(now, before)| now - before);
+        let spent = self.processor().zip(self.before).map(|(now, before)| now - before);
         match spent.map(|spent| spent / self.tally.done as f64) {
             None => "-".to_string(),
             Some(cost) if cost < 1e3 => format!("{cost:.1} us"),
@@ -68,9 +54,7 @@ impl Side {
 
     fn memory(&self) -> String {
         let figures = self.process.as_ref().and_then(Process::memory);
-        figures.map_or("-".to_string(), |[now, peak]| {
-            format!("{now:.1} / {peak:.1}")
-        })
+        figures.map_or("-".to_string(), |[now, peak]| format!("{now:.1} / {peak:.1}"))
     }
 }
 
@@ -83,22 +67,10 @@ pub fn heading(options: &Options) {
     };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     println!("A: the server   B: {rival}   {processors} processors");
-    println!(
-        "{} slices of {:?} each, A B A B ...; medians",
-        options.slices, options.time
-    );
+    println!("{} slices of {:?} each, A B A B ...; medians", options.slices, options.time);
     println!("ratio: A/B of the medians; range: A/B of the pairs of slices");
     println!("cpu: processor time per request or body; memory: of A, after the row / peak\n");
-    table([
-        "row",
-        "A",
-        "B",
-        "ratio",
-        "range",
-        "cpu A / B",
-        "memory MB",
-        "aim",
-    ]);
+    table(["row", "A", "B", "ratio", "range", "cpu A / B", "memory MB", "aim"]);
 }
 
 /// One line of the table, then a line for latency and one for errors, if there are any.
@@ -109,9 +81,7 @@ pub fn row(row: &Row, sides: &[Side; 2]) {
     ratios.sort_by(f64::total_cmp);
     let [ours, theirs] = [server, rival].map(|side| median(&mut side.rates.clone()));
     let ratio = ours / theirs;
-    let aim = row.aim.map_or("-".to_string(), |aim| {
-        format!("{aim:.2} {}", mark(ratio >= aim))
-    });
+    let aim = row.aim.map_or("-".to_string(), |aim| format!("{aim:.2} {}", mark(ratio >= aim)));
     table([
         row.name,
         &rate(row.work, ours),
@@ -129,10 +99,7 @@ pub fn row(row: &Row, sides: &[Side; 2]) {
             println!("  latency {name}: p50 {middle:.1} us, p99 {late:.1} us");
         }
         if let Some(reason) = &side.tally.reason {
-            println!(
-                "  ERRORS {name}: {}, the first: {reason}",
-                side.tally.errors
-            );
+            println!("  ERRORS {name}: {}, the first: {reason}", side.tally.errors);
         }
     }
 }
@@ -169,8 +136,6 @@ pub fn percentiles(latencies: &mut [u64]) -> [f64; 2] {
     latencies.sort_unstable();
     [50, 99].map(|part| {
         let at = latencies.len() * part / 100;
-        latencies
-            .get(at)
-            .map_or(f64::NAN, |found| *found as f64 / 1e3)
+        latencies.get(at).map_or(f64::NAN, |found| *found as f64 / 1e3)
     })
 }

@@ -31,11 +31,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn new(file: &str, line: usize, what: impl Into<String>) -> Problem {
-        Problem {
-            file: file.to_string(),
-            line,
-            what: what.into(),
-        }
+        Problem { file: file.to_string(), line, what: what.into() }
     }
 
     /// A problem of the book's text.
@@ -55,12 +51,7 @@ pub fn report(mut problems: Vec<Problem>) {
     problems.sort();
     problems.dedup();
     let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
-    assert!(
-        lines.is_empty(),
-        "{} problems\n{}\n",
-        lines.len(),
-        lines.join("\n")
-    );
+    assert!(lines.is_empty(), "{} problems\n{}\n", lines.len(), lines.join("\n"));
 }
 
 /// The project's text files by path.
@@ -159,18 +150,9 @@ pub fn contents(lib: &str) -> Vec<Module> {
         } else if let Some((name, comment)) = rest.split_once(';') {
             let number = comment.trim().strip_prefix("// chapter ");
             let number = number.and_then(|number| number.trim().parse().ok());
-            let path = if part.is_empty() {
-                name.to_string()
-            } else {
-                format!("{part}/{name}")
-            };
+            let path = if part.is_empty() { name.to_string() } else { format!("{part}/{name}") };
             let path = format!("src/{path}.rs");
-            modules.push(Module {
-                part: part.clone(),
-                name: name.to_string(),
-                number,
-                path,
-            });
+            modules.push(Module { part: part.clone(), name: name.to_string(), number, path });
         }
     }
     modules
@@ -178,9 +160,7 @@ pub fn contents(lib: &str) -> Vec<Module> {
 
 /// The modules that are chapters.
 pub fn numbered(contents: &[Module]) -> impl Iterator<Item = (usize, &Module)> {
-    contents
-        .iter()
-        .filter_map(|module| Some((module.number?, module)))
+    contents.iter().filter_map(|module| Some((module.number?, module)))
 }
 
 pub struct Book {
@@ -236,9 +216,7 @@ impl Book {
     }
 
     pub fn chapter(&self, number: usize) -> Option<&Chapter> {
-        self.chapters
-            .iter()
-            .find(|chapter| chapter.number == number)
+        self.chapters.iter().find(|chapter| chapter.number == number)
     }
 
     /// The chapters that follow the template.
@@ -247,10 +225,7 @@ impl Book {
     }
 
     pub fn parse(text: &str) -> Book {
-        let mut book = Book {
-            chapters: vec![free("", 1)],
-            problems: Vec::new(),
-        };
+        let mut book = Book { chapters: vec![free("", 1)], problems: Vec::new() };
         let mut under = String::new();
         let mut open: Option<Fence> = None;
         for (line, text) in (1..).zip(text.lines()) {
@@ -259,9 +234,7 @@ impl Book {
                     book.last().fences.push(fence);
                 } else {
                     let blank = text.len() - text.trim_start_matches(' ').len();
-                    fence
-                        .lines
-                        .push(text[blank.min(fence.indent)..].to_string());
+                    fence.lines.push(text[blank.min(fence.indent)..].to_string());
                     open = Some(fence);
                 }
             } else if let Some(words) = text.trim_start().strip_prefix("```") {
@@ -286,16 +259,13 @@ impl Book {
             }
         }
         if let Some(fence) = open {
-            book.problems
-                .push(Problem::text(fence.line, "this fence is never closed"));
+            book.problems.push(Problem::text(fence.line, "this fence is never closed"));
         }
         book
     }
 
     fn last(&mut self) -> &mut Chapter {
-        self.chapters
-            .last_mut()
-            .expect("a book begins with its first line")
+        self.chapters.last_mut().expect("a book begins with its first line")
     }
 
     fn begin(&mut self, line: usize, heading: &str) {
@@ -324,14 +294,7 @@ impl Book {
 
 fn free(title: &str, line: usize) -> Chapter {
     let title = title.to_string();
-    Chapter {
-        number: 0,
-        title,
-        line,
-        headings: vec![],
-        prose: vec![],
-        fences: vec![],
-    }
+    Chapter { number: 0, title, line, headings: vec![], prose: vec![], fences: vec![] }
 }
 
 /// A line without its `code spans`.
@@ -344,10 +307,7 @@ pub fn find_word(text: &str, word: &str) -> Vec<usize> {
     let inside = |c: char| c.is_alphanumeric() || c == '_';
     let alone =
         |at: &usize| !text[..*at].ends_with(inside) && !text[at + word.len()..].starts_with(inside);
-    text.match_indices(word)
-        .map(|(at, _)| at)
-        .filter(alone)
-        .collect()
+    text.match_indices(word).map(|(at, _)| at).filter(alone).collect()
 }
 
 /// Replaces `word` where `find_word` finds it.
@@ -375,9 +335,7 @@ pub fn functions(code: &str) -> Vec<(usize, usize, String)> {
                 let rest = line.strip_prefix(indent).unwrap_or_default();
                 rest == "}" || (rest.starts_with(')') && rest.ends_with(';'))
             };
-            last = (first..lines.len())
-                .find(|at| end(&lines[*at]))
-                .unwrap_or(lines.len() - 1);
+            last = (first..lines.len()).find(|at| end(&lines[*at])).unwrap_or(lines.len() - 1);
         }
         found.push((first, last, name.to_string()));
     }
@@ -389,22 +347,12 @@ pub fn item(line: &str) -> Option<(&'static str, &str)> {
     let mut rest = line.trim_start();
     loop {
         for kind in ["fn", "struct", "enum", "trait"] {
-            if let Some(name) = rest
-                .strip_prefix(kind)
-                .and_then(|rest| rest.strip_prefix(' '))
-            {
+            if let Some(name) = rest.strip_prefix(kind).and_then(|rest| rest.strip_prefix(' ')) {
                 let end = name.find(|c: char| !c.is_alphanumeric() && c != '_');
                 return Some((kind, &name[..end.unwrap_or(name.len())]));
             }
         }
-        let before = [
-            "pub(crate) ",
-            "pub(super) ",
-            "pub ",
-            "const ",
-            "unsafe ",
-            "extern \"C\" ",
-        ];
+        let before = ["pub(crate) ", "pub(super) ", "pub ", "const ", "unsafe ", "extern \"C\" "];
         rest = before.iter().find_map(|word| rest.strip_prefix(word))?;
     }
 }

@@ -4,10 +4,6 @@
 #[track_caller]
 pub fn eq_bytes(want: &[u8], got: &[u8]) {
     if want != got {
-        panic!(
-            "\nwant: {}\ngot:  {}\n",
-            want.escape_ascii(),
-            got.escape_ascii()
-        );
+        panic!("\nwant: {}\ngot:  {}\n", want.escape_ascii(), got.escape_ascii());
     }
 }

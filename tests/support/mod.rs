@@ -4,6 +4,7 @@
 
 pub mod book;
 pub mod bytes;
+pub mod client;
 pub mod mutator;
 pub mod prefix;
 pub mod process;
@@ -28,10 +29,7 @@ pub fn exercises_start_red() {
         .expect("this test program lists its tests");
     let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
     let mut green = Vec::new();
-    for name in listed
-        .lines()
-        .filter_map(|line| line.strip_suffix(": test"))
-    {
+    for name in listed.lines().filter_map(|line| line.strip_suffix(": test")) {
         if !name.starts_with("exercise_") {
             continue;
         }

@@ -22,12 +22,7 @@ impl Workshop {
         std::fs::create_dir_all(&out).expect("a folder below the target folder");
         let edition = project.cargo("edition").unwrap_or("2024").to_string();
         let lints = lints(project.text("Cargo.toml").unwrap_or_default());
-        Workshop {
-            edition,
-            lints,
-            root: root.to_path_buf(),
-            out,
-        }
+        Workshop { edition, lints, root: root.to_path_buf(), out }
     }
 
     /// Compiles the crate cut after chapter `k`, all warnings denied: as metadata only (fast), or
@@ -38,17 +33,11 @@ impl Workshop {
         let keep = |module: &Module| module.number.is_some_and(|number| number <= k);
         let source = self.out.join(format!("prefix{k:02}.rs"));
         write(&source, &cut(&lib, &self.root.join("src"), keep))?;
-        let result = self.out.join(format!(
-            "libglasshouse_{k:02}.{}",
-            if link { "rlib" } else { "rmeta" }
-        ));
+        let result =
+            self.out.join(format!("libglasshouse_{k:02}.{}", if link { "rlib" } else { "rmeta" }));
         let mut rustc = self.rustc(&source, &result);
         rustc.args(["--crate-name=glasshouse", "--crate-type=rlib"]);
-        rustc.arg(if link {
-            "--emit=link"
-        } else {
-            "--emit=metadata"
-        });
+        rustc.arg(if link { "--emit=link" } else { "--emit=metadata" });
         rustc.arg("-Dwarnings").args(&self.lints);
         if cap_lints {
             rustc.arg("--cap-lints=allow");
@@ -71,10 +60,7 @@ impl Workshop {
         let source = self.out.join(format!("{name}.rs"));
         write(&source, program)?;
         let result = self.out.join(name);
-        run(self
-            .rustc(&source, &result)
-            .arg("--extern")
-            .arg(glasshouse(library)))?;
+        run(self.rustc(&source, &result).arg("--extern").arg(glasshouse(library)))?;
         Ok(result)
     }
 
@@ -92,9 +78,7 @@ impl Workshop {
     fn rustc(&self, source: &Path, result: &Path) -> Command {
         let mut rustc = Command::new(Path::new(env!("CARGO")).with_file_name("rustc"));
         rustc.arg(source).arg("-o").arg(result);
-        rustc
-            .arg(format!("--edition={}", self.edition))
-            .arg("-Cdebug-assertions=on");
+        rustc.arg(format!("--edition={}", self.edition)).arg("-Cdebug-assertions=on");
         rustc
     }
 }
@@ -105,11 +89,7 @@ pub fn cargo_variables(command: &mut Command) {
     command.env("CARGO_MANIFEST_DIR", env!("CARGO_MANIFEST_DIR"));
     command.env("CARGO_TARGET_TMPDIR", env!("CARGO_TARGET_TMPDIR"));
     command.current_dir(env!("CARGO_MANIFEST_DIR"));
-    for entry in std::fs::read_dir(programs())
-        .into_iter()
-        .flatten()
-        .flatten()
-    {
+    for entry in std::fs::read_dir(programs()).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_file() && path.extension().is_none() {
             let name = entry.file_name().to_string_lossy().into_owned();
@@ -121,10 +101,7 @@ pub fn cargo_variables(command: &mut Command) {
 /// The folder where cargo put the project's programs.
 pub fn programs() -> PathBuf {
     let wsgi = option_env!("CARGO_BIN_EXE_wsgi").unwrap_or("target/debug/wsgi");
-    Path::new(wsgi)
-        .parent()
-        .expect("a program is in a folder")
-        .to_path_buf()
+    Path::new(wsgi).parent().expect("a program is in a folder").to_path_buf()
 }
 
 /// lib.rs with only the modules that `keep` likes, each with the path of its file.
@@ -160,10 +137,7 @@ pub fn cut(lib: &str, src: &Path, keep: impl Fn(&Module) -> bool) -> String {
             out.push_str(&format!("{}{line}\n", std::mem::take(&mut waiting)));
         }
     }
-    out.replace(
-        "include_str!(\"",
-        &format!("include_str!(\"{}/", src.display()),
-    )
+    out.replace("include_str!(\"", &format!("include_str!(\"{}/", src.display()))
 }
 
 /// `[lints.rust]` of Cargo.toml as flags for `rustc`.
@@ -208,13 +182,7 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 }
 
 fn run(command: &mut Command) -> Result<(), String> {
-    let output = command
-        .output()
-        .map_err(|error| format!("rustc: {error}"))?;
+    let output = command.output().map_err(|error| format!("rustc: {error}"))?;
     let said = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(said.trim_end().to_string())
-    }
+    if output.status.success() { Ok(()) } else { Err(said.trim_end().to_string()) }
 }

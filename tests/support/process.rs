@@ -30,20 +30,12 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {:?}: {error}", command.get_program()));
         lock(&ALIVE).push(child.id());
-        let heard = Heard {
-            lines: Vec::new(),
-            last: Instant::now(),
-            ended: false,
-        };
+        let heard = Heard { lines: Vec::new(), last: Instant::now(), ended: false };
         let heard = Arc::new((Mutex::new(heard), Condvar::new()));
         let errors = child.stderr.take().expect("standard error was asked for");
         let listener = Arc::clone(&heard);
         std::thread::spawn(move || collect(BufReader::new(errors), &listener));
-        Process {
-            child,
-            heard,
-            group: false,
-        }
+        Process { child, heard, group: false }
     }
 
     /// Runs one line of shell, standard output and standard error in one stream.
@@ -51,10 +43,7 @@ impl Process {
     pub fn shell(line: &str, directory: &str) -> Process {
         use std::os::unix::process::CommandExt;
         let mut command = Command::new("sh");
-        command
-            .arg("-c")
-            .arg(format!("exec 1>&2\n{line}"))
-            .current_dir(directory);
+        command.arg("-c").arg(format!("exec 1>&2\n{line}")).current_dir(directory);
         let mut process = Process::spawn(command.process_group(0));
         process.group = true;
         process
@@ -143,19 +132,15 @@ pub fn kill_all() {
 }
 
 fn send(signal: &str, target: &str) {
-    let mut kill = Command::new("kill");
-    let _ = kill
-        .args(["-s", signal, "--", target])
-        .stderr(Stdio::null())
-        .status();
+    // The shell's own `kill`: the program of that name is not on every machine.
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "kill -s \"$0\" -- \"$1\"", signal, target]);
+    let _ = shell.stderr(Stdio::null()).status();
 }
 
 fn collect(mut errors: impl BufRead, heard: &(Mutex<Heard>, Condvar)) {
     let mut line = Vec::new();
-    while errors
-        .read_until(b'\n', &mut line)
-        .is_ok_and(|read| read > 0)
-    {
+    while errors.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
         let text = String::from_utf8_lossy(&line);
         let text = text.trim_end_matches(['\n', '\r']).to_string();
         let mut state = lock(&heard.0);

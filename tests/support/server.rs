@@ -18,20 +18,12 @@ impl Server {
     /// and waits for the address it prints.
     pub fn start(binary: impl AsRef<OsStr>, arguments: &[&str]) -> Server {
         let mut command = Command::new(binary);
-        command
-            .args(["--port", "0"])
-            .args(arguments)
-            .stdout(Stdio::null());
+        command.args(["--port", "0"]).args(arguments).stdout(Stdio::null());
         let process = Process::spawn(&mut command);
-        process.until(LIMIT, |lines| {
-            lines.iter().any(|line| port_in(line).is_some())
-        });
+        process.until(LIMIT, |lines| lines.iter().any(|line| port_in(line).is_some()));
         let lines = process.lines();
         let Some(port) = lines.iter().find_map(|line| port_in(line)) else {
-            panic!(
-                "no address in what the server printed:\n{}",
-                lines.join("\n")
-            );
+            panic!("no address in what the server printed:\n{}", lines.join("\n"));
         };
         Server { port, process }
     }
@@ -53,15 +45,11 @@ impl Server {
     /// Waits for a printed line that contains `text`; panics after 20 s.
     pub fn wait_for(&self, text: &str) -> String {
         let has = |line: &&String| line.contains(text);
-        self.process
-            .until(LIMIT, |lines| lines.iter().any(|line| has(&line)));
+        self.process.until(LIMIT, |lines| lines.iter().any(|line| has(&line)));
         let lines = self.lines();
         match lines.iter().find(has) {
             Some(line) => line.clone(),
-            None => panic!(
-                "the server did not print {text:?} but:\n{}",
-                lines.join("\n")
-            ),
+            None => panic!("the server did not print {text:?} but:\n{}", lines.join("\n")),
         }
     }
 
@@ -69,10 +57,7 @@ impl Server {
     pub fn stop(mut self) -> (Option<i32>, String) {
         self.process.signal("TERM");
         let Some(code) = self.process.finish(LIMIT) else {
-            panic!(
-                "still running 20 s after SIGTERM:\n{}",
-                self.lines().join("\n")
-            );
+            panic!("still running 20 s after SIGTERM:\n{}", self.lines().join("\n"));
         };
         (code, self.lines().join("\n"))
     }

@@ -14,16 +14,9 @@ pub struct Step {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// `$ cargo run --bin wsgi -- --wire`
-    Run {
-        variables: Vec<(String, String)>,
-        program: Option<String>,
-        flags: Vec<String>,
-    },
+    Run { variables: Vec<(String, String)>, program: Option<String>, flags: Vec<String> },
     /// `$ cargo test --test ch07_request a_name`
-    Test {
-        file: String,
-        filter: Option<String>,
-    },
+    Test { file: String, filter: Option<String> },
     /// `^C`, typed into the terminal of the server.
     Interrupt,
     /// For the reader only: other cargo commands, `git clone`, `cd`.
@@ -40,9 +33,7 @@ pub fn steps(lines: &[String]) -> Result<Vec<Step>, String> {
         let command = line.strip_prefix("$ ").or((line == "^C").then_some("^C"));
         let Some(first) = command else {
             let Some(step) = steps.last_mut() else {
-                return Err(format!(
-                    "a console fence begins with a `$ ` line, not {line:?}"
-                ));
+                return Err(format!("a console fence begins with a `$ ` line, not {line:?}"));
             };
             step.shown.push(line.clone());
             continue;
@@ -54,12 +45,7 @@ pub fn steps(lines: &[String]) -> Result<Vec<Step>, String> {
             written.push(next.clone());
             command = format!("{command}\n{next}");
         }
-        steps.push(Step {
-            at,
-            written,
-            action: action(&command),
-            shown: Vec::new(),
-        });
+        steps.push(Step { at, written, action: action(&command), shown: Vec::new() });
     }
     for step in &mut steps {
         step.shown = trimmed(std::mem::take(&mut step.shown));
@@ -68,25 +54,16 @@ pub fn steps(lines: &[String]) -> Result<Vec<Step>, String> {
 }
 
 fn action(command: &str) -> Action {
-    let mut words: Vec<&str> = command
-        .split_whitespace()
-        .filter(|word| *word != "\\")
-        .collect();
+    let mut words: Vec<&str> = command.split_whitespace().filter(|word| *word != "\\").collect();
     let mut variables = Vec::new();
     while let Some((name, value)) = words.first().and_then(|word| word.split_once('=')) {
-        if !name
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte == b'_')
-        {
+        if !name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') {
             break;
         }
         variables.push((name.to_string(), value.to_string()));
         words.remove(0);
     }
-    let end = words
-        .iter()
-        .position(|word| *word == "--")
-        .unwrap_or(words.len());
+    let end = words.iter().position(|word| *word == "--").unwrap_or(words.len());
     let (cargo, flags) = words.split_at(end);
     let flags = flags.iter().skip(1).map(|word| word.to_string()).collect();
     let after = |flag| {
@@ -95,11 +72,7 @@ fn action(command: &str) -> Action {
     };
     match cargo {
         ["^C"] => Action::Interrupt,
-        ["cargo", "run", ..] => Action::Run {
-            variables,
-            program: after("--bin"),
-            flags,
-        },
+        ["cargo", "run", ..] => Action::Run { variables, program: after("--bin"), flags },
         ["cargo", "test", ..] => match after("--test") {
             Some(file) => {
                 let filter = after(&file).filter(|word| !word.starts_with('-'));
@@ -122,11 +95,7 @@ pub fn trimmed(mut lines: Vec<String>) -> Vec<String> {
 
 /// The same output for the reader: line by line the same shape.
 pub fn alike(text: &[String], now: &[String]) -> bool {
-    text.len() == now.len()
-        && text
-            .iter()
-            .zip(now)
-            .all(|(text, now)| shape(text) == shape(now))
+    text.len() == now.len() && text.iter().zip(now).all(|(text, now)| shape(text) == shape(now))
 }
 
 /// The lines of a log, in order; a line `...` skips any number of them.
@@ -146,12 +115,8 @@ pub fn log_alike(text: &[String], now: &[String]) -> bool {
 /// The new lines, but the old wording of each line whose shape stayed the same, so that a
 /// rewritten transcript changes only where its meaning did.
 pub fn kept(old: &[String], new: Vec<String>) -> Vec<String> {
-    let same = |line: String| {
-        old.iter()
-            .find(|old| shape(old) == shape(&line))
-            .cloned()
-            .unwrap_or(line)
-    };
+    let same =
+        |line: String| old.iter().find(|old| shape(old) == shape(&line)).cloned().unwrap_or(line);
     new.into_iter().map(same).collect()
 }
 
@@ -186,17 +151,11 @@ pub fn shape(line: &str) -> String {
     while let Some(first) = rest.chars().next() {
         let inside =
             before.is_alphanumeric() || before == '.' || before == '/' && first.is_ascii_digit();
-        let found = MAY_DIFFER
-            .iter()
-            .filter(|_| !inside)
-            .find_map(|(name, pattern)| {
-                let length = matched(rest, pattern)?;
-                let end = rest[length..]
-                    .chars()
-                    .next()
-                    .is_some_and(char::is_alphanumeric);
-                (!end && !rest[..length].ends_with(":8000")).then_some((name, length))
-            });
+        let found = MAY_DIFFER.iter().filter(|_| !inside).find_map(|(name, pattern)| {
+            let length = matched(rest, pattern)?;
+            let end = rest[length..].chars().next().is_some_and(char::is_alphanumeric);
+            (!end && !rest[..length].ends_with(":8000")).then_some((name, length))
+        });
         let length = match found {
             Some((name, length)) => {
                 out.push_str(name);

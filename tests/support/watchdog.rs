@@ -23,9 +23,7 @@ pub fn watchdog(seconds: u64, what: &str) -> Watchdog {
     let what = what.to_string();
     std::thread::spawn(move || {
         let limit = Duration::from_secs(seconds);
-        let waited = watched
-            .1
-            .wait_timeout_while(lock(&watched.0), limit, |over| !*over);
+        let waited = watched.1.wait_timeout_while(lock(&watched.0), limit, |over| !*over);
         if !*waited.unwrap_or_else(PoisonError::into_inner).0 {
             bark(seconds, &what, &seen);
         }
