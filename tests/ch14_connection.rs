@@ -132,6 +132,7 @@ fn pages(exchange: &mut Exchange) -> io::Result<Outcome> {
             exchange.start(Status::OK, &Headers::new(), None)?;
             panic!("before a byte of it was sent")
         }
+        "/big/" => exchange.respond(Response::text(Status::OK, "x".repeat(1_000_000))),
         "/sleep/" => {
             thread::sleep(ms(300));
             exchange.respond(Response::text(Status::OK, "slept\n"))
@@ -574,6 +575,18 @@ fn a_413_arrives_at_a_client_that_goes_on_sending() {
         assert_eq!(answer.status, 413);
         assert!(answer.text().contains("The body is larger than this server allows."));
     }
+}
+
+#[test]
+fn a_stray_line_end_does_not_destroy_the_last_answer() {
+    let house = House::open();
+    let mut client = house.client();
+    client.send("GET /big/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    // Most of the answer is still in the kernel when this arrives: nobody has read it yet.
+    thread::sleep(ms(50));
+    client.send("\r\n");
+    thread::sleep(ms(300));
+    assert_eq!(client.answer().expect("a whole answer").body.len(), 1_000_000);
 }
 
 #[test]

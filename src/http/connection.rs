@@ -157,14 +157,12 @@ impl Http {
 fn close(mut exchange: Exchange) -> CloseReason {
     if !exchange.has_finished() {
         // The missing end is how the client learns that the answer is not whole. But the answers
-        // before it are whole, and may not have been sent yet.
-        let _ = exchange.link.wire.flush();
+        // before it are whole, and must not be lost.
+        let _ = exchange.link.linger();
         return CloseReason::AnswerCut;
     }
-    let clean = exchange.has_read_all();
-    let link = &mut exchange.link;
-    let sent = if clean { link.wire.flush() } else { link.linger() };
-    match (sent, exchange.failure()) {
+    // Also when we have read all that we know of: one more byte may be in the kernel by now.
+    match (exchange.link.linger(), exchange.failure()) {
         (Err(_), _) => CloseReason::PeerLost,
         (Ok(()), Some(refusal)) => CloseReason::Refused(refusal.status),
         (Ok(()), None) => CloseReason::Agreed,

@@ -388,9 +388,4 @@ impl Exchange {
         }
         false
     }
-
-    /// Whether nothing has come that we have not read. Then the connection can be closed at once.
-    pub fn has_read_all(&self) -> bool {
-        self.body.is_finished() && self.failure.is_none() && self.link.wire.buffered().is_empty()
-    }
 }

@@ -39,7 +39,8 @@ pub fn exercises_start_red() {
         if run.finish(Duration::from_secs(20)) == Some(Some(0)) {
             let number: Vec<&str> = name.split('_').skip(1).take(2).collect();
             green.push(format!(
-                "exercise {} passes: well done, now delete its ignore line ({name})",
+                "exercise {} passes: well done! Now undo the change (git checkout src), or delete \
+                 its ignore line and keep both ({name})",
                 number.join(".")
             ));
         }
