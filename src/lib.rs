@@ -27,6 +27,12 @@ pub mod http {
     pub mod server; // chapter 15
 }
 
+/// Part III. Between server and application.
+pub mod gateway {
+    pub mod wsgi; // chapter 16
+    pub mod asgi; // chapter 17
+}
+
 /// The site that shows it all. It may use everything above it, and nothing uses it.
 pub mod site {
     pub mod views;

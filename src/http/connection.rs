@@ -155,6 +155,9 @@ impl Http {
 
 /// Ends a connection after its last answer. RFC 9112, section 9.6.
 fn close(mut exchange: Exchange) -> CloseReason {
+    if exchange.has_lost_client() {
+        return CloseReason::PeerLost;
+    }
     if !exchange.has_finished() {
         // The missing end is how the client learns that the answer is not whole. But the answers
         // before it are whole, and must not be lost.

@@ -122,8 +122,8 @@ impl Link {
 
 /// One request and its answer. The body is read from it, the answer is given to it.
 pub struct Exchange {
-    /// The request, without its body.
-    pub head: RequestHead,
+    /// The request, without its body. Shared, so that it can be read while the answer is written.
+    pub head: Arc<RequestHead>,
     /// The connection it came by.
     pub link: Link,
     /// When its head was complete.
@@ -136,6 +136,7 @@ pub struct Exchange {
     answer: ResponseWriter,
     status: Option<Status>,
     failure: Option<Refusal>,
+    client_lost: bool,
 }
 
 impl Exchange {
@@ -159,10 +160,23 @@ impl Exchange {
             expects_continue: head.version == Version::Http11 && head.headers.contains(EXPECT),
             answer: ResponseWriter::new(&head, keep_alive),
             status: None,
-            head,
+            head: Arc::new(head),
             body,
             failure,
+            client_lost: false,
         }
+    }
+
+    /// Whether the whole request body has been read.
+    pub fn has_read_body(&self) -> bool {
+        self.body.is_finished()
+    }
+
+    /// How many bytes of the body are still to come, as far as the head tells: a hint for the size
+    /// of a buffer. The largest number if only the body itself will tell.
+    pub fn expected_bytes(&self) -> usize {
+        let left = self.body.remaining().unwrap_or(u64::MAX);
+        usize::try_from(left).unwrap_or(usize::MAX)
     }
 
     /// The status of the answer, once it has begun.
@@ -173,6 +187,16 @@ impl Exchange {
     /// Why the request was refused, or why its answer is not whole.
     pub fn failure(&self) -> Option<&Refusal> {
         self.failure.as_ref()
+    }
+
+    /// Whether the head of the answer has been given: from then on its status cannot change.
+    pub fn has_started(&self) -> bool {
+        self.answer.has_started()
+    }
+
+    /// Whether the socket has failed. What the handler makes of that is nobody's fault.
+    pub fn has_lost_client(&self) -> bool {
+        self.client_lost || self.answer.has_lost_peer()
     }
 
     /// Whether the whole answer has been given.
@@ -199,7 +223,10 @@ impl Read for Exchange {
         if self.body.is_finished() || out.is_empty() {
             return Ok(0);
         }
-        self.begin_body_wait()?;
+        if let Err(error) = self.begin_body_wait() {
+            self.client_lost = true;
+            return Err(error);
+        }
         self.link.wire.explain("body");
         let began = Instant::now();
         let result = self.body.read(&mut self.link.wire, out);
@@ -244,7 +271,7 @@ impl Exchange {
                 self.fail(Refusal::slow_body());
                 return ErrorKind::TimedOut.into();
             }
-            (BodyError::Source(_), _) => {}
+            (BodyError::Source(_), _) => self.client_lost = true,
             _ => self.fail(Refusal::from(error.clone())),
         }
         io::Error::from(error)
@@ -284,6 +311,34 @@ impl Exchange {
         self.answer.write(&mut self.link.wire, bytes)?;
         self.answer.flush(&mut self.link.wire)?;
         Ok(())
+    }
+
+    /// Sends the last piece of the body, and ends the answer: both leave in one write, together
+    /// with the head if it still waits. If the next request has come already, they may leave with
+    /// the answer to it.
+    ///
+    /// # Errors
+    /// Those of [`ResponseWriter::write`] and [`ResponseWriter::finish`].
+    pub fn finish_with(&mut self, bytes: &[u8]) -> io::Result<Outcome> {
+        self.link.wire.explain("response");
+        self.answer.write(&mut self.link.wire, bytes)?;
+        self.answer.finish(&mut self.link.wire)?;
+        if self.link.wire.buffered().is_empty() {
+            self.answer.flush(&mut self.link.wire)?;
+        }
+        Ok(Outcome::Answered)
+    }
+
+    /// Waits until the client hangs up. What it sends instead is kept for its next request; after
+    /// [`DRAIN`] bytes of that we no longer wait.
+    pub fn wait_for_hang_up(&mut self) {
+        while (self.link.wire.buffered().len() as u64) < DRAIN {
+            match self.link.wire.fill() {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(_) => return self.client_lost = true,
+            }
+        }
     }
 
     /// Ends the answer.
@@ -363,7 +418,9 @@ impl Exchange {
 
     /// The first failure counts: a body that breaks a rule is the cause of the error after it.
     fn fail(&mut self, refusal: Refusal) {
-        self.failure.get_or_insert(refusal);
+        if !self.has_lost_client() {
+            self.failure.get_or_insert(refusal);
+        }
     }
 
     /// Whether the connection can carry another request. Reads the rest of the body for it, if

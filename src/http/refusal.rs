@@ -21,6 +21,7 @@ use crate::http::body::BodyError;
 use crate::http::headers::{FieldValue, RETRY_AFTER};
 use crate::http::request::HeadError;
 use crate::http::response::{Response, Status};
+use crate::http::url::UrlError;
 use crate::socket::wire::chapter_of;
 
 /// Why a request is not answered as the client wished.
@@ -60,6 +61,13 @@ impl From<BodyError> for Refusal {
             _ => Status::BAD_REQUEST,
         };
         Refusal { status, problem: error.to_string(), rule: error.rule(), module: "body" }
+    }
+}
+
+impl From<UrlError> for Refusal {
+    fn from(error: UrlError) -> Refusal {
+        let status = Status::BAD_REQUEST;
+        Refusal { status, problem: error.to_string(), rule: error.rule(), module: "url" }
     }
 }
 

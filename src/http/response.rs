@@ -339,6 +339,11 @@ impl ResponseWriter {
         self.state == State::Finished
     }
 
+    /// Whether a write has failed: nobody is there to read on.
+    pub fn has_lost_peer(&self) -> bool {
+        matches!(self.state, State::Failed(ResponseError::Wire(_)))
+    }
+
     /// Whether a body given to [`ResponseWriter::write`] would be thrown away.
     pub fn swallows_body(&self) -> bool {
         self.state == State::Bodiless
@@ -509,7 +514,7 @@ impl ResponseWriter {
 
 /// The fields by which one connection is managed. An application that sets one of them would
 /// contradict what the server does. RFC 9110, section 7.6.1; PEP 3333 forbids them too.
-const SERVER_FIELDS: &[Token] = &[
+pub const SERVER_FIELDS: &[Token] = &[
     CONNECTION,
     TRANSFER_ENCODING,
     Token::constant("Keep-Alive"),
@@ -519,7 +524,10 @@ const SERVER_FIELDS: &[Token] = &[
 ];
 
 /// The length that the application itself has declared.
-fn declared_length(headers: &Headers) -> Result<Option<u64>, ResponseError> {
+///
+/// # Errors
+/// [`ResponseError::BadLength`].
+pub fn declared_length(headers: &Headers) -> Result<Option<u64>, ResponseError> {
     let mut found = None;
     for value in headers.get_all(CONTENT_LENGTH) {
         let digits = value.as_str().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
