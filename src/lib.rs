@@ -33,6 +33,17 @@ pub mod gateway {
     pub mod asgi; // chapter 17
 }
 
+/// Part IV. The application's toolbox.
+pub mod web {
+    pub mod router; // chapter 18
+    pub mod template; // chapter 19
+    pub mod form; // chapter 20
+    pub mod multipart; // chapter 21
+    pub mod files; // chapter 22
+    pub mod app; // chapter 23
+    pub mod serve; // chapter 24
+}
+
 /// The site that shows it all. It may use everything above it, and nothing uses it.
 pub mod site {
     pub mod views;

@@ -239,7 +239,7 @@ impl Environ<'_> {
     }
 
     /// The request as the server has read it.
-    pub fn head(&self) -> &RequestHead {
+    pub fn head(&self) -> &Arc<RequestHead> {
         &self.head
     }
 

@@ -372,7 +372,8 @@ impl Exchange {
     fn prepare_answer(&mut self, status: Status) {
         self.link.wire.explain("response");
         let too_much = self.body.remaining().is_some_and(|left| left > DRAIN);
-        if !self.body.is_finished() && (too_much || self.expects_continue) {
+        let left_over = !self.body.is_finished() && (too_much || self.expects_continue);
+        if left_over || self.failure.is_some() {
             self.answer.close_after();
         }
         if !self.answer.has_started() {

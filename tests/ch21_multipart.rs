@@ -1,0 +1,882 @@
+//! Chapter 21: forms with files.
+
+mod support;
+
+use glasshouse::http::body::{BodyError, BodyLimits, BodyReader, Framing};
+use glasshouse::http::headers::FieldError;
+use glasshouse::http::request::Parse;
+use glasshouse::web::multipart::{
+    Event, FormData, MultipartError, MultipartLimits, MultipartParser, MultipartReader, Spool,
+    clean_file_name,
+};
+use std::fs;
+use std::io::{self, ErrorKind, Read};
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use support::mutator::Mutator;
+use support::watchdog::watchdog;
+
+const XX: &str = "multipart/form-data; boundary=XX";
+
+/// A part as a test sees it: its name, the file's name, the data.
+type Seen = (String, Option<String>, Vec<u8>);
+type Outcome = Result<Vec<Seen>, MultipartError>;
+
+/// Parses what arrives in steps: the first `steps[0]` bytes, then `steps[1]` bytes in all, ...
+fn parse_in_steps(
+    content_type: &str,
+    body: &[u8],
+    steps: impl Iterator<Item = usize>,
+    limits: &MultipartLimits,
+) -> Outcome {
+    let mut parser = MultipartParser::new(content_type.as_bytes(), limits.clone())?;
+    let mut seen: Vec<Seen> = Vec::new();
+    let mut start = 0;
+    for end in steps {
+        while let Parse::Complete { value, used } = parser.advance(&body[start..end])? {
+            match value {
+                Event::Part(part) => seen.push((part.name, part.file_name, Vec::new())),
+                Event::Data => {
+                    let (_, _, data) = seen.last_mut().expect("data belongs to a part");
+                    data.extend_from_slice(&body[start..start + used]);
+                }
+                Event::Skipped | Event::PartEnd => {}
+            }
+            start += used;
+        }
+    }
+    parser.finish()?;
+    Ok(seen)
+}
+
+fn parse_whole(content_type: &str, body: &[u8]) -> Outcome {
+    let limits = MultipartLimits::default();
+    parse_in_steps(content_type, body, [body.len()].into_iter(), &limits)
+}
+
+fn parse_byte_by_byte(content_type: &str, body: &[u8]) -> Outcome {
+    let limits = MultipartLimits::default();
+    parse_in_steps(content_type, body, 1..=body.len(), &limits)
+}
+
+/// Parses `body` whole, byte by byte, in two pieces cut at every offset, and through the reader.
+#[track_caller]
+fn parse_every_way(content_type: &str, body: &[u8]) -> Outcome {
+    let shown = body.escape_ascii();
+    let limits = MultipartLimits::default();
+    let whole = parse_whole(content_type, body);
+    let bytes = parse_byte_by_byte(content_type, body);
+    assert_eq!(whole, bytes, "byte by byte: {shown}");
+    for cut in 0..body.len() {
+        let steps = [cut, body.len()].into_iter();
+        let pieces = parse_in_steps(content_type, body, steps, &limits);
+        assert_eq!(whole, pieces, "cut at {cut}: {shown}");
+    }
+    for most in [1, 2, 3, 7, 64, 1024] {
+        let read = read_parts(content_type, dribble(body, most));
+        assert_eq!(whole, read, "the reader, {most} at a time: {shown}");
+    }
+    whole
+}
+
+/// A source that gives at most so many bytes at a time, and is interrupted before each.
+struct Dribble<'a> {
+    rest: &'a [u8],
+    most: usize,
+    interrupted: bool,
+}
+
+fn dribble(rest: &[u8], most: usize) -> Dribble<'_> {
+    let interrupted = false;
+    Dribble { rest, most, interrupted }
+}
+
+impl Read for Dribble<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.interrupted = !self.interrupted;
+        if self.interrupted {
+            return Err(ErrorKind::Interrupted.into());
+        }
+        let room = self.most.min(out.len());
+        self.rest.read(&mut out[..room])
+    }
+}
+
+fn read_parts(content_type: &str, source: impl Read) -> Outcome {
+    let limits = MultipartLimits::default();
+    let mut reader = MultipartReader::new(source, content_type.as_bytes(), limits)?;
+    let mut seen = Vec::new();
+    while let Some(part) = reader.next_part()? {
+        let mut data = Vec::new();
+        while let Some(piece) = reader.read_data()? {
+            assert!(!piece.is_empty());
+            data.extend_from_slice(piece);
+        }
+        assert_eq!(reader.read_data(), Ok(None), "the end stays the end");
+        seen.push((part.name, part.file_name, data));
+    }
+    assert_eq!(reader.next_part(), Ok(None), "the end stays the end");
+    Ok(seen)
+}
+
+#[track_caller]
+fn parts(body: &[u8]) -> Vec<Seen> {
+    let outcome = parse_every_way(XX, body);
+    outcome.unwrap_or_else(|error| panic!("{error:?}: {}", body.escape_ascii()))
+}
+
+#[track_caller]
+fn error(body: &[u8]) -> MultipartError {
+    match parse_every_way(XX, body) {
+        Err(error) => error,
+        Ok(parts) => panic!("{parts:?}: {}", body.escape_ascii()),
+    }
+}
+
+/// A form of one file with this data.
+fn file_form(data: &[u8]) -> Vec<u8> {
+    let head = b"--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"n\"\r\n\r\n";
+    [head, data, b"\r\n--XX--\r\n"].concat()
+}
+
+/// A form of one part with this `Content-Disposition`.
+fn named_form(disposition: &str) -> Vec<u8> {
+    format!("--XX\r\nContent-Disposition: {disposition}\r\n\r\nv\r\n--XX--\r\n").into_bytes()
+}
+
+fn part(name: &str, file_name: Option<&str>, data: &[u8]) -> Seen {
+    let file_name = file_name.map(str::to_string);
+    (name.to_string(), file_name, data.to_vec())
+}
+
+const FORM: &[u8] = b"--XX\r\n\
+    Content-Disposition: form-data; name=\"who\"\r\n\
+    \r\n\
+    Ada\r\n\
+    --XX\r\n\
+    content-disposition: Form-Data; name=\"photo\"; filename=\"me.jpg\"\r\n\
+    Content-Type: image/jpeg\r\n\
+    \r\n\
+    \xff\xd8\r\n--X\r\n\r\n--XX--\r\n";
+
+#[test]
+fn a_form_is_read_into_its_parts() {
+    let want =
+        vec![part("who", None, b"Ada"), part("photo", Some("me.jpg"), b"\xff\xd8\r\n--X\r\n")];
+    assert_eq!(parts(FORM), want);
+}
+
+#[test]
+fn the_boundary_is_taken_from_the_content_type_as_it_is() {
+    let seventy = "B".repeat(70);
+    let cases = [
+        ("multipart/form-data; boundary=XX", "XX"),
+        ("multipart/form-data; boundary=\"XX\"", "XX"),
+        ("Multipart/Form-Data ;charset=utf-8;; BOUNDARY=xX ; a=b;", "xX"),
+        ("multipart/form-data; boundary=\"a b\"", "a b"),
+        ("multipart/form-data; boundary=\"'()+_,-./:=?\"", "'()+_,-./:=?"),
+        ("multipart/form-data; boundary=----=_Part_1.2", "----=_Part_1.2"),
+        ("multipart/form-data; boundary=*****", "*****"),
+        (&format!("multipart/form-data; boundary={seventy}"), &seventy),
+    ];
+    for (content_type, boundary) in cases {
+        let body = format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=a\r\n\r\n1\r\n--{boundary}--"
+        );
+        let want = Ok(vec![part("a", None, b"1")]);
+        assert_eq!(parse_every_way(content_type, body.as_bytes()), want, "{content_type}");
+    }
+    let other_case = parse_every_way("multipart/form-data; boundary=xx", FORM);
+    assert_eq!(other_case, Err(MultipartError::Truncated));
+}
+
+#[test]
+fn a_content_type_without_a_good_boundary_is_refused() {
+    use MultipartError::*;
+    let long = format!("multipart/form-data; boundary={}", "B".repeat(71));
+    let cases = [
+        ("", NotMultipart),
+        ("text/plain; boundary=XX", NotMultipart),
+        ("multipart/mixed; boundary=XX", NotMultipart),
+        ("multipart/form-data", MissingBoundary),
+        ("multipart/form-data; charset=utf-8", MissingBoundary),
+        ("multipart/form-data; boundary=", Boundary),
+        ("multipart/form-data; boundary=\"\"", Boundary),
+        ("multipart/form-data; boundary=\"XX \"", Boundary),
+        ("multipart/form-data; boundary=\"X\tX\"", Boundary),
+        ("multipart/form-data; boundary=é", Boundary),
+        (&long, Boundary),
+        ("multipart/form-data; boundary=\"XX", Parameter),
+        ("multipart/form-data; boundary=\"XX\"X", Parameter),
+        ("multipart/form-data; boundary=XX; boundary=XX", Parameter),
+        ("multipart/form-data; bound ary=XX", Parameter),
+        ("multipart/form-data; =XX", Parameter),
+    ];
+    for (content_type, error) in cases {
+        assert_eq!(parse_whole(content_type, FORM), Err(error), "{content_type}");
+    }
+}
+
+#[test]
+fn a_delimiter_is_found_across_every_cut_and_nothing_else_is_one() {
+    let data: &[&[u8]] = &[
+        b"",
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\r\n\r\n",
+        b"\r\r\r\r",
+        b"-",
+        b"--",
+        b"\r\n--",
+        b"\r\n--X",
+        b"\r\n--XY",
+        b"\r\n-\r\n--X\r\n--x\r\n--xx\r\n",
+        b"\r\r\n--X\r\n\r\n--X",
+        b"--XX",
+        b"--XX--",
+        b"q--XX\r\nq",
+        b"\n--XX\r\n\r--XX\r\n",
+        b"\r\n --XX",
+        b"\r\n- -XX",
+        b"\r\n--\rXX\r\n--X\0X",
+    ];
+    for data in data {
+        assert_eq!(parts(&file_form(data)), [part("f", Some("n"), data)]);
+        let zz = [b"zz", *data, b"zz"].concat();
+        assert_eq!(parts(&file_form(&zz)), [part("f", Some("n"), &zz)]);
+    }
+}
+
+#[test]
+fn what_stands_around_the_parts_is_ignored() {
+    let want = [part("f", Some("n"), b"data")];
+    let form = file_form(b"data");
+    let before: &[&[u8]] = &[b"", b"\r\n", b"junk\r\n", b"--X\r\n", b"\r\r\n", b"a--XX\r\n\r\n"];
+    let after: &[&[u8]] = &[b"", b"junk", b"\r\n--XX\r\nContent", b"\r\n--XX--\r\n", b"--"];
+    for (before, after) in before.iter().flat_map(|b| after.iter().map(move |a| (b, a))) {
+        let body = [before, form.as_slice(), after].concat();
+        assert_eq!(parts(&body), want);
+    }
+    let text = String::from_utf8(form).expect("ASCII");
+    assert_eq!(parts(text.trim_end().as_bytes()), want, "no line end at the end");
+    let padded = text.replacen("--XX\r\n", "--XX \t  \r\n", 1);
+    assert_eq!(parts(padded.as_bytes()), want);
+    assert_eq!(parts(b"--XX--\r\n"), [], "a form without a part");
+}
+
+#[test]
+fn a_line_that_goes_on_after_its_boundary_is_refused() {
+    for rest in ["Y\r\n", "-\r\n", " --\r\n", "\r\r\n", "\n", " \n", "-x"] {
+        let body = format!("--XX{rest}Content-Disposition: form-data; name=a\r\n\r\n1\r\n--XX--");
+        assert_eq!(error(body.as_bytes()), MultipartError::AfterBoundary, "{rest:?}");
+        let inside = file_form(format!("x\r\n--XX{rest}").as_bytes());
+        assert_eq!(error(&inside), MultipartError::AfterBoundary, "{rest:?}");
+    }
+}
+
+#[test]
+fn a_form_cut_short_anywhere_is_truncated() {
+    let end = FORM.len() - "\r\n".len();
+    for cut in 0..end {
+        let outcome = parse_whole(XX, &FORM[..cut]);
+        assert_eq!(outcome, Err(MultipartError::Truncated), "cut at {cut}");
+    }
+    for cut in end..=FORM.len() {
+        assert!(parse_whole(XX, &FORM[..cut]).is_ok(), "cut at {cut}");
+    }
+}
+
+#[test]
+fn names_are_read_as_browsers_and_curl_write_them() {
+    let cases = [
+        // Browsers: three bytes are escaped, all others are UTF-8.
+        (r#"form-data; name="a"; filename="b.txt""#, "a", Some("b.txt")),
+        (r#"form-data; name="a%22b"; filename="c%22d.txt""#, "a\"b", Some("c\"d.txt")),
+        (r#"form-data; name="a%0D%0Ab"; filename="c%0D%0Ad""#, "a\r\nb", Some("cd")),
+        (r#"form-data; name="100%25"; filename="%41%2F""#, "100%25", Some("%41%2F")),
+        (r#"form-data; name="é€😀"; filename="über€.txt""#, "é€😀", Some("über€.txt")),
+        (r#"form-data; name="a;b"; filename="c; name=d""#, "a;b", Some("c; name=d")),
+        // curl: a backslash before a quote or a backslash.
+        (r#"form-data; name="a\"b"; filename="c\\d\"e""#, "a\"b", Some("d\"e")),
+        (r#"form-data; name="a\b""#, "a\\b", None),
+        // Old ones: a whole path, no quotes, odd spaces, other order.
+        (r#"form-data; name="a"; filename="C:\x\me.jpg""#, "a", Some("me.jpg")),
+        ("form-data; name=a; filename=b.txt", "a", Some("b.txt")),
+        ("form-data ;  filename=\"b\" ;name=\"a\" ; ", "a", Some("b")),
+        ("FORM-DATA; NAME=a; FileName=b; size=3", "a", Some("b")),
+        // RFC 7578, section 4.2 forbids it; it says nothing.
+        ("form-data; name=a; filename*=UTF-8''%e2%82%ac", "a", None),
+        ("form-data; name=a; filename*=UTF-8''x; filename=y", "a", Some("y")),
+        (r#"form-data; name="""#, "", None),
+        (r#"form-data; name="a"; filename="""#, "a", Some("")),
+    ];
+    for (disposition, name, file_name) in cases {
+        assert_eq!(parts(&named_form(disposition)), [part(name, file_name, b"v")]);
+    }
+    let mut latin1 = named_form(r#"form-data; name="?"; filename="?""#);
+    latin1.iter_mut().filter(|byte| **byte == b'?').for_each(|byte| *byte = 0xe9);
+    assert_eq!(parts(&latin1), [part("\u{fffd}", Some("\u{fffd}"), b"v")]);
+}
+
+#[test]
+fn a_file_name_is_cleaned_before_anybody_sees_it() {
+    let cases = [
+        ("me.jpg", "me.jpg"),
+        ("../../etc/passwd", "passwd"),
+        ("..\\..\\evil.txt", "evil.txt"),
+        ("C:\\a/b\\c.txt", "c.txt"),
+        ("/", ""),
+        ("a/", ""),
+        (".", ""),
+        ("..", ""),
+        ("a/..", ""),
+        ("\0..\r\n", ""),
+        ("...", "..."),
+        (".htaccess", ".htaccess"),
+        ("a\0b\t\x1b[31m\x7f\u{9b}c", "ab[31mc"),
+        ("photo\u{202e}gpj.exe", "photogpj.exe"),
+        ("%2e%2e%2fa", "%2e%2e%2fa"),
+        ("<script>.html", "<script>.html"),
+    ];
+    for (name, clean) in cases {
+        assert_eq!(clean_file_name(name, 100), clean, "{name:?}");
+    }
+    assert_eq!(clean_file_name(&"x".repeat(101), 100), "x".repeat(100));
+    assert_eq!(clean_file_name(&"€".repeat(50), 100), "€".repeat(33), "no half character");
+}
+
+#[test]
+fn a_bad_head_of_a_part_is_refused_for_its_reason() {
+    use MultipartError::*;
+    let cases = [
+        ("Content-Type: text/plain\r\n\r\n", Disposition),
+        ("\r\n", Disposition),
+        ("Content-Disposition: attachment; name=a\r\n\r\n", Disposition),
+        ("Content-Disposition:\r\n\r\n", Disposition),
+        (
+            "Content-Disposition: form-data; name=a\r\ncontent-disposition: form-data; name=b\r\n\r\n",
+            Disposition,
+        ),
+        ("Content-Disposition: form-data\r\n\r\n", MissingName),
+        ("Content-Disposition: form-data; filename=a\r\n\r\n", MissingName),
+        ("Content-Disposition: form-data; name\r\n\r\n", Parameter),
+        ("Content-Disposition: form-data; name=\"a\r\n\r\n", Parameter),
+        ("Content-Disposition: form-data; name=\"a; filename=\"b\"\r\n\r\n", Parameter),
+        ("Content-Disposition: form-data; name=a; name=a\r\n\r\n", Parameter),
+        ("Content-Disposition: form-data; name=a; filename=b; FILENAME=c\r\n\r\n", Parameter),
+        ("Content-Disposition form-data\r\n\r\n", Field(FieldError::MissingColon)),
+        ("Content-Disposition : form-data\r\n\r\n", Field(FieldError::SpaceBeforeColon)),
+        (" Content-Disposition: form-data\r\n\r\n", Field(FieldError::FoldedLine)),
+        ("X: a\r\n folded: b\r\n\r\n", Field(FieldError::FoldedLine)),
+        (": a\r\n\r\n", Field(FieldError::EmptyName)),
+        ("X@: a\r\n\r\n", Field(FieldError::NameByte)),
+        ("X: a\0\r\n\r\n", Field(FieldError::ValueByte)),
+        ("X: a\nY: b\r\n\r\n", Field(FieldError::ValueByte)),
+        ("X: a\rY: b\r\n\r\n", Field(FieldError::ValueByte)),
+        ("--XX--\r\n", Field(FieldError::MissingColon)),
+    ];
+    for (head, want) in cases {
+        let body = format!("--XX\r\n{head}v\r\n--XX--\r\n");
+        assert_eq!(error(body.as_bytes()), want, "{head:?}");
+    }
+}
+
+/// The same form is read with this limit, and refused with one less.
+#[track_caller]
+fn check_limit(body: &[u8], limits: [MultipartLimits; 2], error: MultipartError) {
+    let [fits, one_less] = limits;
+    for steps in [vec![body.len()], (1..=body.len()).collect()] {
+        let read = parse_in_steps(XX, body, steps.iter().copied(), &fits);
+        assert!(read.is_ok(), "{read:?}");
+        let refused = parse_in_steps(XX, body, steps.into_iter(), &one_less);
+        assert_eq!(refused, Err(error.clone()));
+    }
+    assert_eq!(error.status().code(), 413);
+}
+
+#[test]
+fn parts_and_files_are_counted() {
+    let limits = |parts, files| MultipartLimits { parts, files, ..Default::default() };
+    let field = "--XX\r\nContent-Disposition: form-data; name=a\r\n\r\n\r\n";
+    let file = "--XX\r\nContent-Disposition: form-data; name=a; filename=b\r\n\r\n\r\n";
+    let body = format!("{}{}--XX--", field.repeat(3), file.repeat(2));
+    let parts = [limits(5, 2), limits(4, 2)];
+    check_limit(body.as_bytes(), parts, MultipartError::TooManyParts);
+    let files = [limits(5, 2), limits(5, 1)];
+    check_limit(body.as_bytes(), files, MultipartError::TooManyFiles);
+    // As many as nobody sends by hand: refused as soon as the limit is passed.
+    let flood = format!("{}--XX--", field.repeat(100_000));
+    let refused = parse_whole(XX, flood.as_bytes());
+    assert_eq!(refused, Err(MultipartError::TooManyParts));
+    let thousand = format!("{}--XX--", field.repeat(1000));
+    assert_eq!(parse_whole(XX, thousand.as_bytes()).map(|parts| parts.len()), Ok(1000));
+}
+
+#[test]
+fn the_head_of_a_part_is_bounded() {
+    let head = "Content-Disposition: form-data; name=a\r\nX: y\r\nLong: value\r\n\r\n";
+    let part = format!("--XX\r\n{head}v\r\n");
+    let body = format!("{part}{part}--XX--");
+    let limits = |part_head| MultipartLimits { part_head, ..Default::default() };
+    let limits = [limits(head.len()), limits(head.len() - 1)];
+    check_limit(body.as_bytes(), limits, MultipartError::HeadTooLong);
+    let limits = |part_fields| MultipartLimits { part_fields, ..Default::default() };
+    let limits = [limits(3), limits(2)];
+    check_limit(body.as_bytes(), limits, MultipartError::TooManyFields);
+    let endless = [b"--XX\r\nX: ".as_slice(), &[b'h'; 1 << 20]].concat();
+    assert_eq!(parse_whole(XX, &endless), Err(MultipartError::HeadTooLong));
+    let read = read_parts(XX, endless.as_slice());
+    assert_eq!(read, Err(MultipartError::HeadTooLong));
+}
+
+#[test]
+fn what_is_held_in_memory_is_bounded() {
+    let folder = Folder::new();
+    let spool = folder.spool();
+    // Names, file names, types and values count; the data of files does not.
+    let counted = "field".len() + "value".len() + "file".len() + "n".len() + "a/b".len();
+    let body = b"--XX\r\nContent-Disposition: form-data; name=field\r\n\r\nvalue\r\n\
+        --XX\r\nContent-Disposition: form-data; name=file; filename=n\r\nContent-Type: a/b\r\n\r\n\
+        many bytes\r\n--XX--";
+    let limits = |memory| MultipartLimits { memory, ..Default::default() };
+    let read = |limits| FormData::read(body.as_slice(), XX.as_bytes(), &spool, &limits);
+    assert!(read(limits(counted)).is_ok());
+    for memory in 0..counted {
+        let error = read(limits(memory)).expect_err("over the limit");
+        assert_eq!((error.clone(), error.status().code()), (MultipartError::ValuesTooLong, 413));
+    }
+    let mib = format!(
+        "--XX\r\nContent-Disposition: form-data; name=a\r\n\r\n{}\r\n--XX--",
+        "v".repeat(1024 * 1024)
+    );
+    let read = FormData::read(mib.as_bytes(), XX.as_bytes(), &spool, &limits(1024 * 1024));
+    assert_eq!(read.expect_err("one byte of name too many"), MultipartError::ValuesTooLong);
+    folder.assert_empty();
+}
+
+#[test]
+fn a_search_takes_as_long_as_the_data_is_long() {
+    let _dog = watchdog(60, "a search that is not linear");
+    let near_misses: &[&[u8]] = &[
+        b"\r",
+        b"\n",
+        b"\r\n",
+        b"\r\n--",
+        b"\r\n--Tortur",
+        b"\r\n--TortureC",
+        b"\r\n--Torture\r",
+        b"-",
+    ];
+    let content_type = "multipart/form-data; boundary=TortureB";
+    for near_miss in near_misses {
+        let data = near_miss.repeat(2 * 1024 * 1024 / near_miss.len());
+        let head = b"--TortureB\r\nContent-Disposition: form-data; name=f\r\n\r\n";
+        let body = [head, data.as_slice(), b"\r\n--TortureB--"].concat();
+        let began = Instant::now();
+        let read = read_parts(content_type, dribble(&body, 10_000));
+        let took = began.elapsed();
+        assert!(read == Ok(vec![part("f", None, &data)]), "{}", near_miss.escape_ascii());
+        println!("{:20} {took:?}", near_miss.escape_ascii().to_string());
+        assert!(took < Duration::from_secs(10), "{} took {took:?}", near_miss.escape_ascii());
+    }
+}
+
+#[test]
+fn a_hundred_thousand_broken_forms_break_nothing() {
+    let valid = [
+        FORM.to_vec(),
+        file_form(b"\r\n--X\r\n\r\n--XY"),
+        [b"preamble\r\n", FORM, b"epilogue"].concat(),
+        named_form(r#"form-data; name="a\"b%22"; filename="C:\x""#),
+    ];
+    let pieces: [&[u8]; 5] = [b"\r\n--XX\r\n", b"\r\n--XX--", b"--XX", b"\"", b"; name="];
+    let mut mutator = Mutator::new(21);
+    for round in 0..100_000 {
+        let mut mutant = mutator.mutate(&valid[round % valid.len()]);
+        if round % 3 == 0 {
+            let at = mutator.below(mutant.len());
+            let piece = pieces[mutator.below(pieces.len())];
+            mutant.splice(at..at, piece.iter().copied());
+        }
+        let whole = parse_whole(XX, &mutant);
+        if round % 20 == 0 {
+            let shown = mutant.escape_ascii();
+            assert_eq!(whole, parse_byte_by_byte(XX, &mutant), "{shown}");
+            assert_eq!(whole, read_parts(XX, mutant.as_slice()), "{shown}");
+        }
+        for (_, file_name, data) in whole.into_iter().flatten() {
+            assert!(data.len() <= mutant.len());
+            let name = file_name.unwrap_or_default();
+            assert!(!name.contains(['/', '\\', '\0', '\r', '\n']) && name.len() <= 100);
+        }
+    }
+}
+
+/// A folder of its own for one test. Short, because the path of a lock must be short.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Folder {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("g21-{}-{number}", std::process::id());
+        Folder(std::env::temp_dir().join(name))
+    }
+
+    fn spool(&self) -> Spool {
+        Spool::open(&self.0).expect("a spool")
+    }
+
+    /// The names in it that end like this, in order.
+    fn names(&self, ending: &str) -> Vec<String> {
+        let entries = fs::read_dir(&self.0).expect("the folder");
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+            .filter(|name| name.ends_with(ending))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Nothing but locks is in it.
+    #[track_caller]
+    fn assert_empty(&self) {
+        assert_eq!(self.names(""), self.names(".live"));
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn read_form(source: impl Read, spool: &Spool) -> Result<FormData, MultipartError> {
+    FormData::read(source, XX.as_bytes(), spool, &MultipartLimits::default())
+}
+
+#[test]
+fn values_go_to_memory_and_files_to_the_spool_in_the_order_sent() {
+    let folder = Folder::new();
+    let spool = folder.spool();
+    let mut body = Vec::new();
+    for (disposition, data) in [
+        ("name=a", "1"),
+        ("name=f; filename=x", "first"),
+        ("name=a", ""),
+        ("name=f; filename=x\r\nContent-Type: text/plain", "second"),
+        ("name=f; filename=empty", ""),
+        ("name=f; filename=\"\"", ""),
+        ("name=f; filename=..", "nameless"),
+        ("name=a", "1\r\n2"),
+    ] {
+        let head = format!("\r\n--XX\r\nContent-Disposition: form-data; {disposition}\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(data.as_bytes());
+    }
+    body.extend_from_slice(b"\r\n--XX--\r\n");
+    for most in [1, 1000] {
+        let form = read_form(dribble(&body, most), &spool).expect("a form");
+        let pair = |name: &str, value: &str| (name.to_string(), value.to_string());
+        assert_eq!(form.fields, [pair("a", "1"), pair("a", ""), pair("a", "1\r\n2")]);
+        let files: Vec<(&str, &str, &str, u64)> = form
+            .files
+            .iter()
+            .map(|file| (&*file.field, &*file.file_name, &*file.content_type, file.size))
+            .collect();
+        let any = "application/octet-stream";
+        let want = [
+            ("f", "x", any, 5),
+            ("f", "x", "text/plain", 6),
+            ("f", "empty", any, 0),
+            // The input left empty is no file; this one has data, and no name that we would show.
+            ("f", "", any, 8),
+        ];
+        assert_eq!(files, want);
+        let content = |at: usize| fs::read(form.files[at].path()).expect("the file");
+        assert_eq!([content(0), content(1)], [b"first".to_vec(), b"second".to_vec()]);
+        assert_eq!([content(2), content(3)], [b"".to_vec(), b"nameless".to_vec()]);
+        assert_eq!(folder.names(".part").len(), 4);
+        drop(form);
+        folder.assert_empty();
+    }
+}
+
+#[test]
+fn a_kept_file_stays_and_has_a_name_of_ours() {
+    let folder = Folder::new();
+    let spool = folder.spool();
+    let safe = folder.0.join("safe");
+    fs::create_dir(&safe).expect("a folder");
+    let body = named_form("form-data; name=f; filename=\"../../evil.php\"");
+    let mut kept = Vec::new();
+    for _ in 0..2 {
+        let mut form = read_form(body.as_slice(), &spool).expect("a form");
+        let file = form.files.pop().expect("a file");
+        assert_eq!(file.file_name, "evil.php");
+        let spooled = file.path().to_path_buf();
+        let path = file.keep(&safe).expect("it is kept");
+        assert!(!spooled.exists());
+        assert_eq!(path.parent(), Some(safe.as_path()));
+        assert_eq!(path.extension(), None);
+        assert_eq!(fs::read(&path).expect("the file"), b"v");
+        kept.push(path);
+    }
+    assert_ne!(kept[0], kept[1]);
+    // One that cannot be kept is removed.
+    let mut form = read_form(body.as_slice(), &spool).expect("a form");
+    let file = form.files.pop().expect("a file");
+    assert!(file.keep(&folder.0.join("nowhere")).is_err());
+    assert_eq!(folder.names(".part"), [""; 0]);
+    // Kept files outlive the spool, and no start sweeps them, not even in the same folder.
+    let mut form = read_form(body.as_slice(), &spool).expect("a form");
+    kept.push(form.files.pop().expect("a file").keep(&folder.0).expect("it is kept"));
+    drop((form, spool));
+    drop(folder.spool());
+    assert!(kept.iter().all(|path| path.exists()));
+}
+
+/// Gives these bytes, and then fails in some way.
+struct Fails<'a, F>(&'a [u8], F);
+
+impl<F: FnMut() -> io::Result<usize>> Read for Fails<'_, F> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(out)? {
+            0 => (self.1)(),
+            count => Ok(count),
+        }
+    }
+}
+
+#[test]
+fn nothing_is_left_behind_when_a_form_fails() {
+    let folder = Folder::new();
+    let spool = folder.spool();
+    let head = b"--XX\r\nContent-Disposition: form-data; name=f; filename=n\r\n\r\nfirst\r\n";
+    let body = [head, FORM].concat();
+    for cut in 0..FORM.len() - 2 {
+        let cut_short = read_form(&FORM[..cut], &spool).expect_err("cut short");
+        assert_eq!(cut_short, MultipartError::Truncated);
+        let source = Fails(&FORM[..cut], || Err(ErrorKind::TimedOut.into()));
+        let timed_out = read_form(source, &spool).expect_err("too slow");
+        assert_eq!(timed_out.status().code(), 408);
+        let source = Fails(&FORM[..cut], || panic!("a bug in the source"));
+        let quiet = std::panic::catch_unwind(AssertUnwindSafe(|| read_form(source, &spool)));
+        assert!(quiet.is_err());
+        folder.assert_empty();
+    }
+    let mut mutator = Mutator::new(210);
+    for _ in 0..2_000 {
+        drop(read_form(mutator.mutate(&body).as_slice(), &spool));
+        folder.assert_empty();
+    }
+    drop(spool);
+    assert_eq!(folder.names(""), [""; 0]);
+}
+
+#[test]
+fn an_error_of_the_body_comes_through_as_itself() {
+    let folder = Folder::new();
+    let spool = folder.spool();
+    let limits = BodyLimits { body: 100, ..Default::default() };
+    let cases: [(Framing, &[u8], BodyError, u16); 3] = [
+        (Framing::Length(90), &FORM[..50], BodyError::CutShort, 400),
+        (Framing::Chunked, b"4\r\n--XX\r\nffff\r\n", BodyError::TooLarge, 413),
+        (Framing::Chunked, b"4\r\n--XX\n", BodyError::ChunkWithoutEnd, 400),
+    ];
+    for (framing, bytes, error, status) in cases {
+        let mut body = BodyReader::new(framing, limits.clone()).expect("a body");
+        let mut wire = bytes;
+        let source = Fails(b"", || {
+            let mut byte = [0];
+            let count = body.read(&mut wire, &mut byte)?;
+            Ok(count)
+        });
+        let failed = read_form(source, &spool).expect_err("a broken body");
+        assert_eq!(failed, MultipartError::Body(error));
+        assert_eq!(failed.status().code(), status);
+    }
+    // What comes after the last boundary is read too: the body may break there.
+    let source = Fails(FORM, || Err(BodyError::CutShort.into()));
+    let failed = read_form(source, &spool).expect_err("a broken body");
+    assert_eq!(failed, MultipartError::Body(BodyError::CutShort));
+    folder.assert_empty();
+}
+
+const CHILD: &str = "GLASSHOUSE_SPOOL_OF_A_CHILD";
+
+/// This test program once more, running only that test, which sees [`CHILD`] and plays a part.
+fn child(test: &str, folder: &Path, shell: &str) -> Child {
+    let own = std::env::current_exe().expect("the path of this test program");
+    let line = format!("{shell} exec \"$0\" --exact {test} --nocapture");
+    Command::new("sh")
+        .args(["-c", &line])
+        .arg(own)
+        .env(CHILD, folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a child")
+}
+
+/// The names that are there once the child has done its part.
+fn wait_for_files(folder: &Folder, count: usize) -> Vec<String> {
+    loop {
+        let names = folder.names("");
+        if names.iter().filter(|name| name.ends_with(".part")).count() == count {
+            return names;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn what_a_killed_process_left_is_swept_and_what_a_living_one_holds_is_not() {
+    if let Some(folder) = std::env::var_os(CHILD) {
+        let spool = Spool::open(Path::new(&folder)).expect("a spool");
+        let stall = Fails(&FORM[..FORM.len() - 12], || io::stdin().read(&mut [0]));
+        let _ = read_form(stall, &spool);
+        return;
+    }
+    let _dog = watchdog(60, "a child that stops in an upload");
+    let folder = Folder::new();
+    fs::create_dir(&folder.0).expect("a folder");
+    let foreign = ["spool-.live", "spool-0123456789abcdef-1.part.txt", "spool-1.part", "x.part"];
+    for name in foreign {
+        fs::write(folder.0.join(name), "not ours").expect("a file");
+    }
+    let name = "what_a_killed_process_left_is_swept_and_what_a_living_one_holds_is_not";
+    let mut other = child(name, &folder.0, "");
+    let held = wait_for_files(&folder, foreign.len() - 1);
+    let spool = folder.spool();
+    let ours = folder.names("");
+    assert!(held.iter().all(|name| ours.contains(name)), "of a living process: {ours:?}");
+    assert_eq!(ours.len(), held.len() + 1, "our lock");
+    drop(spool);
+    other.kill().expect("the child is there");
+    other.wait().expect("the child is ours");
+    assert_eq!(folder.names(""), held, "nobody has swept yet");
+    let spool = folder.spool();
+    let mut left = folder.names("");
+    left.retain(|name| !foreign.contains(&name.as_str()));
+    assert_eq!(left.len(), 1, "our lock: {left:?}");
+    drop(spool);
+    assert_eq!(folder.names("").len(), foreign.len());
+}
+
+#[test]
+fn a_full_disk_is_an_error_that_leaves_nothing() {
+    if let Some(folder) = std::env::var_os(CHILD) {
+        let spool = Spool::open(Path::new(&folder)).expect("a spool");
+        let large = file_form(&[b'd'; 1 << 20]);
+        let error = read_form(large.as_slice(), &spool).expect_err("no room");
+        assert_eq!(error, MultipartError::Spool(ErrorKind::FileTooLarge));
+        assert_eq!(error.status().code(), 507);
+        assert!(read_form(file_form(b"small").as_slice(), &spool).is_ok());
+        return;
+    }
+    let _dog = watchdog(60, "a child with little room");
+    let folder = Folder::new();
+    // A limit on the length of files stands in for a full disk: 100 blocks of 512 bytes.
+    let limited = "trap '' XFSZ; ulimit -f 100;";
+    let child = child("a_full_disk_is_an_error_that_leaves_nothing", &folder.0, limited);
+    let output = child.wait_with_output().expect("the child is ours");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    assert_eq!(folder.names(""), [""; 0]);
+}
+
+#[test]
+fn two_spools_may_share_a_folder() {
+    let folder = Folder::new();
+    let first = folder.spool();
+    let form = read_form(FORM, &first).expect("a form");
+    let second = folder.spool();
+    let other = read_form(FORM, &second).expect("a form");
+    assert_eq!((folder.names(".live").len(), folder.names(".part").len()), (2, 2));
+    // A file holds on to its lock: the spool may go first.
+    drop((first, second));
+    drop(folder.spool());
+    assert!(form.files[0].path().exists() && other.files[0].path().exists());
+    drop((form, other));
+    assert_eq!(folder.names(""), [""; 0]);
+}
+
+#[test]
+fn many_may_open_a_spool_at_the_same_time() {
+    let folder = Folder::new();
+    let open = || (0..50).map(|_| folder.spool()).collect::<Vec<_>>();
+    let spools: Vec<Spool> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(open)).collect();
+        let opened = threads.into_iter().map(|thread| thread.join().expect("it opens"));
+        opened.flatten().collect()
+    });
+    // Nobody has swept away the lock of another one that was about to begin.
+    assert_eq!(folder.names(".live").len(), spools.len());
+    drop(spools);
+    assert_eq!(folder.names(""), [""; 0]);
+}
+
+#[test]
+fn every_error_names_its_rule_and_its_status() {
+    use MultipartError::*;
+    let errors = [
+        (NotMultipart, 415),
+        (MissingBoundary, 400),
+        (Boundary, 400),
+        (Parameter, 400),
+        (AfterBoundary, 400),
+        (Truncated, 400),
+        (Field(FieldError::MissingColon), 400),
+        (Disposition, 400),
+        (MissingName, 400),
+        (HeadTooLong, 413),
+        (TooManyFields, 413),
+        (TooManyParts, 413),
+        (TooManyFiles, 413),
+        (ValuesTooLong, 413),
+        (Body(BodyError::TooLarge), 413),
+        (Body(BodyError::Source(ErrorKind::TimedOut)), 408),
+        (Spool(ErrorKind::StorageFull), 507),
+        (Spool(ErrorKind::QuotaExceeded), 507),
+        (Spool(ErrorKind::FileTooLarge), 507),
+        (Spool(ErrorKind::PermissionDenied), 500),
+    ];
+    for (error, status) in errors {
+        assert_eq!(error.status().code(), status, "{error:?}");
+        assert!(error.rule().starts_with("RFC "), "{error:?}");
+        assert!(!error.to_string().ends_with('.'), "{error:?}");
+    }
+}
+
+#[test]
+#[ignore = "exercise 21.2"]
+fn exercise_21_2_a_file_name_that_is_cut_keeps_its_ending() {
+    let long = format!("{}.jpeg", "x".repeat(200));
+    assert_eq!(clean_file_name(&long, 100), format!("{}.jpeg", "x".repeat(95)));
+    let euros = format!("{}.txt", "€".repeat(30));
+    assert_eq!(clean_file_name(&euros, 20), "€€€€€.txt", "no half character");
+    // What follows the last dot may be longer than all there is room for.
+    let all_ending = format!("a.{}", "x".repeat(200));
+    assert_eq!(clean_file_name(&all_ending, 100).len(), 100);
+    assert_eq!(clean_file_name(&"x".repeat(200), 100), "x".repeat(100));
+}
+
+#[test]
+#[ignore = "exercise 21.4"]
+fn exercise_21_4_a_boundary_holds_only_the_characters_of_the_rfc() {
+    let content_type = |c: char| format!("multipart/form-data; boundary=\"a{c}b\"");
+    for c in ' '..='~' {
+        let allowed = c.is_ascii_alphanumeric() || " '()+_,-./:=?".contains(c);
+        let parser = MultipartParser::new(content_type(c).as_bytes(), MultipartLimits::default());
+        assert_eq!(parser.is_ok(), allowed, "{c:?}");
+    }
+}
+
+#[test]
+fn the_exercises_start_red() {
+    support::exercises_start_red();
+}
