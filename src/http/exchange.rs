@@ -412,7 +412,6 @@ impl Exchange {
 
     fn refuse(&mut self) {
         let Some(response) = self.failure.as_ref().map(Refusal::response) else { return };
-        self.answer.close_after();
         // If this fails the client has gone, and there is nobody to tell.
         let _ = self.respond(response);
     }
