@@ -525,7 +525,9 @@ fn number_of(module: &str) -> &'static str {
 fn the_view_shows_each_line_escaped_and_with_its_chapter() {
     let _dog = watchdog(5, "the view");
     let (paper, (mut wire, mut peer)) = (Paper::default(), wire());
+    assert!(wire.tap().is_none());
     wire.attach(paper.tap(), 7);
+    assert!(wire.tap().is_some());
     send(&mut peer, b"caf\xc3\xa9\t\\\r\nend\x00");
     fill_up_to(&mut wire, 13);
     wire.discard();

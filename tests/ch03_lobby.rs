@@ -389,6 +389,20 @@ fn at_closing_time_those_go_who_are_not_inside_a_request() {
 }
 
 #[test]
+fn who_has_come_to_stay_goes_only_at_closing_time() {
+    let _dog = watchdog(5, "who has come to stay goes only at closing time");
+    let lobby = full_house();
+    let (_client, guest) = visitor(&lobby);
+    guest.begin_wait(Phase::Staying, 0);
+    assert!(!lobby.show_one_out());
+    lobby.end_late_waits();
+    assert_eq!(guest.end_wait(), Ok(()));
+    guest.begin_wait(Phase::Staying, 0);
+    lobby.close_idle();
+    assert_eq!(guest.end_wait(), Err(Phase::ShownOut));
+}
+
+#[test]
 fn in_the_end_everybody_is_cut() {
     let _dog = watchdog(5, "in the end everybody is cut");
     let lobby = full_house();

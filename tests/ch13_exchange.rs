@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use glasshouse::http::body::{BodyError, BodyLimits};
-use glasshouse::http::exchange::{DRAIN, Exchange, Handler, Link, Outcome, Takeover};
+use glasshouse::http::exchange::{DRAIN, Exchange, Handler, Link};
 use glasshouse::http::headers::{FieldValue, Headers, UPGRADE};
 use glasshouse::http::request::{HeadLimits, HeadParser, Parse};
 use glasshouse::http::response::{Response, Status};
@@ -90,8 +90,8 @@ fn stage_with(request: &str, deadlines: Deadlines, limits: BodyLimits) -> Stage 
 }
 
 impl Stage {
-    fn run(&mut self, handler: impl Handler) -> Option<Takeover> {
-        self.exchange.run(&handler)
+    fn run(&mut self, handler: impl Handler) {
+        self.exchange.run(&handler);
     }
 
     /// Ends the server's side. What the client got, without `Date`.
@@ -115,12 +115,12 @@ fn post(fields: &str, body: &str) -> String {
     format!("POST / HTTP/1.1\r\nHost: a\r\n{fields}\r\n{body}")
 }
 
-fn hi(exchange: &mut Exchange) -> io::Result<Outcome> {
+fn hi(exchange: &mut Exchange) -> io::Result<()> {
     exchange.respond(Response::text(Status::OK, "hi\n"))
 }
 
 /// Reads all of the body, and answers with it.
-fn echo(exchange: &mut Exchange) -> io::Result<Outcome> {
+fn echo(exchange: &mut Exchange) -> io::Result<()> {
     let mut body = String::new();
     exchange.read_to_string(&mut body)?;
     exchange.respond(Response::text(Status::OK, body))
@@ -137,7 +137,8 @@ fn status_of(received: &str) -> u16 {
 #[test]
 fn the_answer_is_what_the_handler_gives() {
     let mut stage = stage(GET);
-    assert!(stage.run(hi).is_none());
+    stage.run(hi);
+    assert!(!stage.exchange.has_switched_protocols());
     assert_eq!(stage.exchange.status(), Some(Status::OK));
     assert!(stage.exchange.has_finished() && stage.exchange.leaves_link_usable());
     eq_text(OK_HI, &stage.received());
@@ -175,14 +176,14 @@ fn a_piece_of_an_answer_is_on_its_way_before_the_next_is_made() {
 /// A handler that may change what it owns: a test calls it once.
 struct Once<F>(std::sync::Mutex<F>);
 
-impl<F: FnMut(&mut Exchange) -> io::Result<Outcome> + Send> Once<F> {
+impl<F: FnMut(&mut Exchange) -> io::Result<()> + Send> Once<F> {
     fn new(handler: F) -> Once<F> {
         Once(std::sync::Mutex::new(handler))
     }
 }
 
-impl<F: FnMut(&mut Exchange) -> io::Result<Outcome> + Send> Handler for Once<F> {
-    fn handle(&self, exchange: &mut Exchange) -> io::Result<Outcome> {
+impl<F: FnMut(&mut Exchange) -> io::Result<()> + Send> Handler for Once<F> {
+    fn handle(&self, exchange: &mut Exchange) -> io::Result<()> {
         (self.0.lock().expect("one call"))(exchange)
     }
 }
@@ -198,9 +199,9 @@ fn the_answer_to_head_has_no_body() {
 
 #[test]
 fn no_answer_an_error_and_a_panic_are_each_500() {
-    type Bad = fn(&mut Exchange) -> io::Result<Outcome>;
+    type Bad = fn(&mut Exchange) -> io::Result<()>;
     let bad: [(Bad, &str); 3] = [
-        (|_| Ok(Outcome::Answered), "the application gave no answer"),
+        (|_| Ok(()), "the application gave no answer"),
         (|_| Err(io::Error::other("secret")), "secret"),
         (|_| panic!("on purpose"), "the application panicked"),
     ];
@@ -235,7 +236,7 @@ fn an_answer_left_open_is_ended() {
     stage.run(|exchange: &mut Exchange| {
         exchange.start(Status::OK, &Headers::new(), None)?;
         exchange.write_body(b"all")?;
-        Ok(Outcome::Answered)
+        Ok(())
     });
     assert!(stage.exchange.has_finished() && stage.exchange.leaves_link_usable());
     assert!(stage.received().ends_with("3\r\nall\r\n0\r\n\r\n"));
@@ -247,7 +248,7 @@ fn an_answer_shorter_than_it_said_is_not_whole() {
     stage.run(|exchange: &mut Exchange| {
         exchange.start(Status::OK, &Headers::new(), Some(9))?;
         exchange.write_body(b"short")?;
-        Ok(Outcome::Answered)
+        Ok(())
     });
     assert!(!stage.exchange.has_finished() && !stage.exchange.leaves_link_usable());
     assert!(stage.failure().contains("4 bytes shorter"));
@@ -260,7 +261,7 @@ fn a_second_answer_is_an_error_and_sends_nothing() {
         hi(exchange)?;
         let second = hi(exchange);
         assert_eq!(second.map(|_| ()).map_err(|error| error.kind()), Err(ErrorKind::InvalidInput));
-        Ok(Outcome::Answered)
+        Ok(())
     });
     eq_text(OK_HI, &stage.received());
 }
@@ -415,7 +416,7 @@ fn a_body_cut_short_is_an_error_and_never_an_end() {
         }
         assert_eq!(body, b"hel");
         // A handler that looks away gives no answer of its own either.
-        Ok(Outcome::Answered)
+        Ok(())
     }));
     assert_eq!(seen, [Err(ErrorKind::UnexpectedEof); 2]);
     let received = stage.received();
@@ -619,14 +620,16 @@ fn shout(link: &mut Link) {
 const SHOUT: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n";
 
 #[test]
-fn a_takeover_gets_the_bytes_that_came_with_the_request() {
+fn another_protocol_gets_the_bytes_that_came_with_the_request() {
     let mut stage = stage(&format!("{SHOUT}hello "));
-    let next =
-        stage.run(|exchange: &mut Exchange| exchange.switch_protocols(&upgrade(), Box::new(shout)));
     let mut other_end = Client::of(stage.client.stream.try_clone().expect("the same socket"));
     other_end.send("world");
     other_end.finish();
-    next.expect("a takeover")(&mut stage.exchange.link);
+    stage.run(|exchange: &mut Exchange| {
+        shout(exchange.switch_protocols(&upgrade())?);
+        Ok(())
+    });
+    assert!(stage.exchange.has_switched_protocols());
     assert_eq!(stage.exchange.status(), Some(Status::SWITCHING_PROTOCOLS));
     let want = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: shout\r\nServer: glasshouse\r\n\
                 Connection: Upgrade\r\n\r\nHELLO WORLD";
@@ -643,7 +646,7 @@ fn a_switch_that_cannot_work_sends_nothing() {
         let mut stage = stage(request);
         let headers = headers.clone();
         stage.run(move |exchange: &mut Exchange| {
-            exchange.switch_protocols(&headers, Box::new(|_| panic!("never called")))
+            exchange.switch_protocols(&headers).map(|_| panic!("never switched"))
         });
         assert_eq!(status_of(&stage.received()), 500, "{}", request.escape_default());
     }

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use glasshouse::http::connection::{CloseReason, Http, Limits, Observer};
-use glasshouse::http::exchange::{DRAIN, Exchange, Link, Outcome};
+use glasshouse::http::exchange::{DRAIN, Exchange, Link};
 use glasshouse::http::headers::{ALLOW, FieldValue, Headers, UPGRADE};
 use glasshouse::http::refusal::Refusal;
 use glasshouse::http::request::Method;
@@ -117,11 +117,11 @@ impl Drop for House {
 }
 
 /// The pages of this house.
-fn pages(exchange: &mut Exchange) -> io::Result<Outcome> {
+fn pages(exchange: &mut Exchange) -> io::Result<()> {
     match exchange.head.target.path() {
         "/panic/" => panic!("on purpose"),
         "/error/" => Err(io::Error::other("on purpose")),
-        "/nothing/" => Ok(Outcome::Answered),
+        "/nothing/" => Ok(()),
         "/ignore/" => exchange.respond(Response::text(Status::OK, "ignored\n")),
         "/cut/" => {
             exchange.start(Status::OK, &Headers::new(), None)?;
@@ -140,7 +140,8 @@ fn pages(exchange: &mut Exchange) -> io::Result<Outcome> {
         "/shout/" => {
             let mut headers = Headers::new();
             headers.push(UPGRADE, FieldValue::constant("shout"));
-            exchange.switch_protocols(&headers, Box::new(shout))
+            shout(exchange.switch_protocols(&headers)?);
+            Ok(())
         }
         "/read-only/" if exchange.head.method != Method::Get => {
             let answer = Response::text(Status::METHOD_NOT_ALLOWED, "");
@@ -161,7 +162,7 @@ fn pages(exchange: &mut Exchange) -> io::Result<Outcome> {
 fn shout(link: &mut Link) {
     let mut block = [0; 64];
     let count = link.wire.read(&mut block).unwrap_or(0);
-    assert_ne!(&block[..count], b"!", "a takeover that panics");
+    assert_ne!(&block[..count], b"!", "another protocol that panics");
     let _ = link.wire.write_all(&block[..count].to_ascii_uppercase());
 }
 
@@ -189,10 +190,6 @@ impl Observer for Events {
 
     fn refused(&self, guest: &Guest, refusal: &Refusal) {
         self.note(guest, &format!("refused {}", refusal.status.code()));
-    }
-
-    fn taken_over(&self, exchange: &Exchange) {
-        self.note(&exchange.link.guest, "taken over");
     }
 
     fn ended(&self, guest: &Guest, reason: CloseReason) {
@@ -647,21 +644,21 @@ const SHOUT: &str =
     "GET /shout/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\n";
 
 #[test]
-fn a_takeover_gets_the_bytes_that_came_with_the_request() {
+fn another_protocol_gets_the_bytes_that_came_with_the_request() {
     let house = House::open();
     let received = house.send(format!("{SHOUT}hello"));
     let want = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: shout\r\nServer: glasshouse\r\n\
                 Connection: Upgrade\r\n\r\nHELLO";
     eq_text(want, &received);
-    let want = ["#1 opened", "#1 exchanged /shout/ 101", "#1 taken over", "#1 ended TakenOver"];
+    let want = ["#1 opened", "#1 exchanged /shout/ 101", "#1 ended SwitchedProtocols"];
     assert_eq!(house.seen(), want);
 }
 
 #[test]
-fn the_end_of_a_takeover_that_panics_is_seen() {
+fn the_end_of_another_protocol_that_panics_is_seen() {
     let house = House::open();
     house.send(format!("{SHOUT}!"));
-    assert_eq!(house.seen().last().map(String::as_str), Some("#1 ended TakenOver"));
+    assert_eq!(house.seen().last().map(String::as_str), Some("#1 ended SwitchedProtocols"));
 }
 
 // Those who watch.
@@ -689,7 +686,7 @@ fn every_reason_says_why() {
         (CloseReason::Agreed, "Connection: close was said"),
         (CloseReason::Refused(Status::BAD_REQUEST), "refused with 400 Bad Request"),
         (CloseReason::AnswerCut, "the answer could not be finished"),
-        (CloseReason::TakenOver, "it went on in another protocol"),
+        (CloseReason::SwitchedProtocols, "it went on in another protocol"),
     ] {
         assert_eq!(reason.to_string(), words);
     }

@@ -6,10 +6,12 @@ use std::io::{self, ErrorKind, Read};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glasshouse::http::exchange::{Exchange, Outcome};
+use glasshouse::http::connection::Observer;
+use glasshouse::http::exchange::Exchange;
 use glasshouse::http::response::{Response, Status};
 use glasshouse::http::server::{Running, Server, Settings};
 use glasshouse::socket::listener::BindError;
@@ -42,7 +44,7 @@ fn serve(settings: Settings) -> Running {
     server.start(Arc::new(pages))
 }
 
-fn pages(exchange: &mut Exchange) -> io::Result<Outcome> {
+fn pages(exchange: &mut Exchange) -> io::Result<()> {
     match exchange.head.target.path() {
         "/sleep/" => thread::sleep(ms(300)),
         "/long-sleep/" => thread::sleep(ms(3000)),
@@ -240,6 +242,24 @@ fn a_second_stop_cuts_those_who_wait_for_their_client() {
 }
 
 // What the log says.
+
+#[test]
+fn an_observer_of_ones_own_takes_the_place_of_the_complaints() {
+    #[derive(Default)]
+    struct Counter(AtomicUsize);
+    impl Observer for Counter {
+        fn exchanged(&self, _: &Exchange) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let _dog = watchdog(5, "an observer of ones own takes the place of the complaints");
+    let counter = Arc::new(Counter::default());
+    let server = Server::bind(settings()).expect("a free port");
+    let running = server.observed_by(counter.clone()).start(Arc::new(pages));
+    assert_eq!((status(&running, "/"), status(&running, "/forge/")), (200, 500));
+    running.stop();
+    assert_eq!(counter.0.load(Ordering::SeqCst), 2);
+}
 
 #[test]
 fn a_failure_is_one_line_of_the_log_whatever_it_holds() {

@@ -32,7 +32,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::gateway::wsgi::{Exception, reached};
-use crate::http::exchange::{Exchange, Handler, Outcome};
+use crate::http::exchange::{Exchange, Handler};
 use crate::http::headers::{HOST, Headers};
 use crate::http::refusal::Refusal;
 use crate::http::request::{Method, RequestHead, Version};
@@ -401,7 +401,7 @@ impl Asgi {
 }
 
 impl Handler for Asgi {
-    fn handle(&self, exchange: &mut Exchange) -> io::Result<Outcome> {
+    fn handle(&self, exchange: &mut Exchange) -> io::Result<()> {
         let head = Arc::clone(&exchange.head);
         let path = match decoded_path(head.target.path()) {
             Ok(path) => path,
@@ -418,7 +418,7 @@ impl Handler for Asgi {
         let mut send = Handle { conversation: &conversation };
         self.application.call(&scope, &mut receive, &mut send).map_err(io::Error::other)?;
         match conversation.into_inner().answer {
-            Answer::Finished => Ok(Outcome::Answered),
+            Answer::Finished => Ok(()),
             Answer::Sending => Err(io::Error::other(AsgiError::EndMissing)),
             Answer::Waiting | Answer::Started(..) => Err(io::Error::other(AsgiError::NoAnswer)),
         }

@@ -28,7 +28,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use crate::http::exchange::{Exchange, Handler, Outcome};
+use crate::http::exchange::{Exchange, Handler};
 use crate::http::headers::{
     CONTENT_LENGTH, CONTENT_TYPE, FieldError, FieldValue, Headers, Token, UPGRADE,
 };
@@ -476,7 +476,7 @@ impl Conversation<'_> {
     }
 
     /// Asks for chunks and sends each before it asks for the next.
-    fn send_body(&self, iterable: Box<dyn Iterable + '_>) -> Result<Outcome, Exception> {
+    fn send_body(&self, iterable: Box<dyn Iterable + '_>) -> Result<(), Exception> {
         let mut body = Closing { iterable };
         let single = body.iterable.chunks() == Some(1);
         while let Some(chunk) = body.iterable.next_chunk() {
@@ -504,7 +504,7 @@ impl Conversation<'_> {
         exchange.status().is_some_and(|status| is_head || status.forbids_body())
     }
 
-    fn finish_with(&self, last: &[u8]) -> Result<Outcome, Exception> {
+    fn finish_with(&self, last: &[u8]) -> Result<(), Exception> {
         self.exchange.borrow_mut().finish_with(last).map_err(named)
     }
 }
@@ -544,7 +544,7 @@ impl Wsgi {
 }
 
 impl Handler for Wsgi {
-    fn handle(&self, exchange: &mut Exchange) -> io::Result<Outcome> {
+    fn handle(&self, exchange: &mut Exchange) -> io::Result<()> {
         let head = Arc::clone(&exchange.head);
         let path_info = match percent_decode(head.target.path()) {
             Ok(path) => path,

@@ -16,7 +16,6 @@
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::http::body::BodyLimits;
@@ -48,8 +47,6 @@ pub trait Observer: Send + Sync {
     fn exchanged(&self, _exchange: &Exchange) {}
     /// Something that cannot be read as a request has been refused.
     fn refused(&self, _guest: &Guest, _refusal: &Refusal) {}
-    /// A connection changes its protocol.
-    fn taken_over(&self, _exchange: &Exchange) {}
     /// A connection ends.
     fn ended(&self, _guest: &Guest, _reason: CloseReason) {}
 }
@@ -123,16 +120,12 @@ impl Http {
         let wanted = wants_keep_alive(&head) && link.asked_to_leave.is_none();
         let keep_alive = self.keep_alive && wanted && !self.stop.is_asked();
         let mut exchange = Exchange::new(link, head, &self.limits.body, keep_alive);
-        let takeover = exchange.run(&*self.handler);
+        exchange.run(&*self.handler);
         self.observer.exchanged(&exchange);
-        if let Some(next) = takeover {
-            self.observer.taken_over(&exchange);
-            let link = &mut exchange.link;
-            // A panic in there ends this connection, and the observer must still hear of its end.
-            if catch_unwind(AssertUnwindSafe(|| next(link))).is_ok() {
-                let _ = link.wire.flush();
-            }
-            return Err(CloseReason::TakenOver);
+        if exchange.has_switched_protocols() {
+            // Nobody but the other protocol knows how its connections end.
+            let _ = exchange.link.wire.flush();
+            return Err(CloseReason::SwitchedProtocols);
         }
         if exchange.leaves_link_usable() {
             return Ok(exchange.link);
@@ -271,7 +264,7 @@ pub enum CloseReason {
     /// An answer had begun and could not be finished.
     AnswerCut,
     /// It went on in another protocol, and that has ended.
-    TakenOver,
+    SwitchedProtocols,
 }
 
 impl fmt::Display for CloseReason {
@@ -284,7 +277,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Agreed => write!(f, "Connection: close was said"),
             CloseReason::Refused(status) => write!(f, "refused with {status}"),
             CloseReason::AnswerCut => write!(f, "the answer could not be finished"),
-            CloseReason::TakenOver => write!(f, "it went on in another protocol"),
+            CloseReason::SwitchedProtocols => write!(f, "it went on in another protocol"),
         }
     }
 }

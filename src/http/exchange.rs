@@ -39,30 +39,17 @@ pub trait Handler: Send + Sync {
     /// # Errors
     /// Those of reading the body and of writing the answer may be passed on with `?`. A body that
     /// breaks a rule is then answered with the status of that rule.
-    fn handle(&self, exchange: &mut Exchange) -> io::Result<Outcome>;
+    fn handle(&self, exchange: &mut Exchange) -> io::Result<()>;
 }
 
 impl<F> Handler for F
 where
-    F: Fn(&mut Exchange) -> io::Result<Outcome> + Send + Sync,
+    F: Fn(&mut Exchange) -> io::Result<()> + Send + Sync,
 {
-    fn handle(&self, exchange: &mut Exchange) -> io::Result<Outcome> {
+    fn handle(&self, exchange: &mut Exchange) -> io::Result<()> {
         self(exchange)
     }
 }
-
-/// How a request was dealt with.
-pub enum Outcome {
-    /// The answer has been given.
-    Answered,
-    /// The answer was 101, and the connection now speaks another protocol.
-    Takeover(Takeover),
-}
-
-/// What to do with a connection that speaks another protocol. It is called once, on the same
-/// thread, with all bytes that have arrived already. When it returns, what it has written is sent
-/// and the connection is closed; when it panics, the connection is closed.
-pub type Takeover = Box<dyn FnOnce(&mut Link) + Send>;
 
 /// An open connection: its bytes, and its place in the lobby.
 pub struct Link {
@@ -281,10 +268,10 @@ impl Exchange {
     ///
     /// # Errors
     /// Those of [`Response::send`].
-    pub fn respond(&mut self, response: Response) -> io::Result<Outcome> {
+    pub fn respond(&mut self, response: Response) -> io::Result<()> {
         self.prepare_answer(response.status);
         response.send(&mut self.answer, &mut self.link.wire)?;
-        Ok(Outcome::Answered)
+        Ok(())
     }
 
     /// Begins an answer whose body is given piece by piece, to [`Exchange::write_body`].
@@ -319,14 +306,14 @@ impl Exchange {
     ///
     /// # Errors
     /// Those of [`ResponseWriter::write`] and [`ResponseWriter::finish`].
-    pub fn finish_with(&mut self, bytes: &[u8]) -> io::Result<Outcome> {
+    pub fn finish_with(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.link.wire.explain("response");
         self.answer.write(&mut self.link.wire, bytes)?;
         self.answer.finish(&mut self.link.wire)?;
         if self.link.wire.buffered().is_empty() {
             self.answer.flush(&mut self.link.wire)?;
         }
-        Ok(Outcome::Answered)
+        Ok(())
     }
 
     /// Waits until the client hangs up. What it sends instead is kept for its next request; after
@@ -345,18 +332,20 @@ impl Exchange {
     ///
     /// # Errors
     /// Those of [`ResponseWriter::finish`].
-    pub fn finish(&mut self) -> io::Result<Outcome> {
+    pub fn finish(&mut self) -> io::Result<()> {
         self.link.wire.explain("response");
         self.answer.finish(&mut self.link.wire)?;
-        Ok(Outcome::Answered)
+        Ok(())
     }
 
-    /// Answers 101 and hands the connection over. `headers` name the new protocol in `Upgrade`.
+    /// Answers 101 and lends the connection out: with all bytes that have arrived already, and for
+    /// as long as the handler does not return. Then what it has written is sent, and the connection
+    /// is closed. `headers` name the new protocol in `Upgrade`.
     ///
     /// # Errors
     /// Those of [`ResponseWriter::start`]; a missing `Upgrade`; a body that has not been read, whose
     /// bytes the new protocol would take for its own.
-    pub fn switch_protocols(&mut self, headers: &Headers, next: Takeover) -> io::Result<Outcome> {
+    pub fn switch_protocols(&mut self, headers: &Headers) -> io::Result<&mut Link> {
         // RFC 9110, section 7.8: a 101 answer must say what it switches to.
         if !headers.contains(UPGRADE) || !self.body.is_finished() {
             return Err(ErrorKind::InvalidInput.into());
@@ -364,7 +353,12 @@ impl Exchange {
         self.start(Status::SWITCHING_PROTOCOLS, headers, None)?;
         self.finish()?;
         self.link.wire.flush()?;
-        Ok(Outcome::Takeover(next))
+        Ok(&mut self.link)
+    }
+
+    /// Whether the connection has spoken another protocol since.
+    pub fn has_switched_protocols(&self) -> bool {
+        self.status == Some(Status::SWITCHING_PROTOCOLS)
     }
 
     /// The last moment to say `Connection: close`: a body that we shall not read to its end, or
@@ -383,11 +377,10 @@ impl Exchange {
 
     /// Lets the handler answer, and completes what it has left undone. Afterwards an answer has
     /// been given, as far as the client still listens.
-    pub fn run(&mut self, handler: &dyn Handler) -> Option<Takeover> {
+    pub fn run(&mut self, handler: &dyn Handler) {
         if self.failure.is_none() {
             match catch_unwind(AssertUnwindSafe(|| handler.handle(self))) {
-                Ok(Ok(Outcome::Takeover(next))) => return Some(next),
-                Ok(Ok(Outcome::Answered)) => self.complete(),
+                Ok(Ok(())) => self.complete(),
                 Ok(Err(error)) => self.fail(Refusal::from_handler(&error)),
                 Err(_) => self.fail(Refusal::application_failed("the application panicked")),
             }
@@ -395,7 +388,6 @@ impl Exchange {
         if !self.answer.has_started() {
             self.refuse();
         }
-        None
     }
 
     fn complete(&mut self) {

@@ -62,6 +62,7 @@ impl Default for Settings {
 pub struct Server {
     settings: Settings,
     listener: Listener,
+    observer: Arc<dyn Observer>,
 }
 
 impl Server {
@@ -73,7 +74,13 @@ impl Server {
         let cap = &mut settings.threads.cap;
         *cap = (*cap).clamp(1, PoolSize::LARGEST_CAP);
         let listener = Listener::bind(&settings.host, settings.port)?;
-        Ok(Server { settings, listener })
+        Ok(Server { settings, listener, observer: Arc::new(Complaints) })
+    }
+
+    /// The same with an observer of your own. Without one, what goes wrong is written to stderr.
+    pub fn observed_by(mut self, observer: Arc<dyn Observer>) -> Server {
+        self.observer = observer;
+        self
     }
 
     /// The address it is bound to.
@@ -83,7 +90,7 @@ impl Server {
 
     /// Starts to serve, on threads of its own, until [`Running::stop`].
     pub fn start(self, handler: Arc<dyn Handler>) -> Running {
-        let Server { settings, listener } = self;
+        let Server { settings, listener, observer } = self;
         // A shorter queue at the door is a pity, and no reason not to open.
         if let Err(error) = lengthen_backlog(listener.socket()) {
             log(&format!("the backlog stays short: {error}"));
@@ -91,7 +98,7 @@ impl Server {
         let (address, stop) = (listener.address(), listener.stop());
         let http = Http {
             handler,
-            observer: Arc::new(Complaints),
+            observer,
             limits: settings.limits,
             keep_alive: settings.threads.cap > 1,
             stop,
@@ -157,7 +164,7 @@ impl Running {
 }
 
 /// Writes to stderr what went wrong, a line each.
-struct Complaints;
+pub struct Complaints;
 
 impl Observer for Complaints {
     fn exchanged(&self, exchange: &Exchange) {

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::thread;
 use std::time::Duration;
 
-use crate::http::exchange::{Exchange, Outcome};
+use crate::http::exchange::Exchange;
 use crate::http::headers::{ALLOW, CONTENT_TYPE, FieldValue, Headers, Token};
 use crate::http::request::{Method, TargetForm, Version};
 use crate::http::response::{Body, Response, Status};
@@ -20,7 +20,7 @@ struct Page {
     takes_argument: bool,
     /// The methods it allows, as they stand in `Allow`.
     methods: &'static str,
-    view: fn(&mut Exchange, &str) -> io::Result<Outcome>,
+    view: fn(&mut Exchange, &str) -> io::Result<()>,
 }
 
 const READ: &str = "GET, HEAD, OPTIONS";
@@ -43,7 +43,7 @@ const PAGES: &[Page] = &[
 ///
 /// # Errors
 /// Those of reading the request body and of writing the answer.
-pub fn site(exchange: &mut Exchange) -> io::Result<Outcome> {
+pub fn site(exchange: &mut Exchange) -> io::Result<()> {
     if let Method::Other(_) | Method::Connect | Method::Trace = exchange.head.method {
         return plain(exchange, Status::NOT_IMPLEMENTED, "This server does not know that method.");
     }
@@ -77,21 +77,21 @@ pub fn site(exchange: &mut Exchange) -> io::Result<Outcome> {
     (page.view)(exchange, argument.unwrap_or_default())
 }
 
-fn not_found(exchange: &mut Exchange) -> io::Result<Outcome> {
+fn not_found(exchange: &mut Exchange) -> io::Result<()> {
     plain(exchange, Status::NOT_FOUND, "Nothing is here. The list of pages is at / .")
 }
 
-fn plain(exchange: &mut Exchange, status: Status, text: &str) -> io::Result<Outcome> {
+fn plain(exchange: &mut Exchange, status: Status, text: &str) -> io::Result<()> {
     exchange.respond(Response::text(status, format!("{text}\n")))
 }
 
-fn allow(exchange: &mut Exchange, status: Status, methods: &'static str) -> io::Result<Outcome> {
+fn allow(exchange: &mut Exchange, status: Status, methods: &'static str) -> io::Result<()> {
     let text = if status.forbids_body() { String::new() } else { format!("Allowed: {methods}\n") };
     let response = Response::text(status, text);
     exchange.respond(response.with(ALLOW, FieldValue::constant(methods)))
 }
 
-fn redirect(exchange: &mut Exchange, location: &str) -> io::Result<Outcome> {
+fn redirect(exchange: &mut Exchange, location: &str) -> io::Result<()> {
     match FieldValue::new(location.as_bytes()) {
         Ok(location) => {
             let text = "It moved to the same address with a slash at its end.\n";
@@ -102,17 +102,17 @@ fn redirect(exchange: &mut Exchange, location: &str) -> io::Result<Outcome> {
     }
 }
 
-fn home(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
+fn home(exchange: &mut Exchange, _: &str) -> io::Result<()> {
     const PAGE: &str = include_str!("../../templates/home.html");
     exchange.respond(Response::html(Status::OK, PAGE))
 }
 
-fn healthz(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
+fn healthz(exchange: &mut Exchange, _: &str) -> io::Result<()> {
     exchange.respond(Response::text(Status::OK, "ok\n"))
 }
 
 /// Reads all of the body before the answer begins, so that a broken body gets its error.
-fn echo(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
+fn echo(exchange: &mut Exchange, _: &str) -> io::Result<()> {
     let mut body = Vec::new();
     exchange.read_to_end(&mut body)?;
     let mut response = Response::new(Status::OK);
@@ -122,7 +122,7 @@ fn echo(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
 }
 
 /// Reads any body without keeping it.
-fn count(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
+fn count(exchange: &mut Exchange, _: &str) -> io::Result<()> {
     let mut block = vec![0; 256 * 1024];
     let mut total = 0_u64;
     loop {
@@ -135,7 +135,7 @@ fn count(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
 }
 
 /// A line each second. Its length is not known at the start, so it is sent in chunks.
-fn stream(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
+fn stream(exchange: &mut Exchange, _: &str) -> io::Result<()> {
     const LINES: u32 = 5;
     let mut headers = Headers::new();
     headers.push(CONTENT_TYPE, FieldValue::constant("text/plain; charset=utf-8"));
@@ -150,7 +150,7 @@ fn stream(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
 }
 
 /// Holds its thread for some seconds, as a slow database would.
-fn sleep(exchange: &mut Exchange, seconds: &str) -> io::Result<Outcome> {
+fn sleep(exchange: &mut Exchange, seconds: &str) -> io::Result<()> {
     const MOST: f64 = 60.0;
     match seconds.parse::<f64>() {
         Ok(number) if (0.0..=MOST).contains(&number) => {
@@ -162,7 +162,7 @@ fn sleep(exchange: &mut Exchange, seconds: &str) -> io::Result<Outcome> {
 }
 
 /// So many bytes, made while they are sent.
-fn bytes(exchange: &mut Exchange, length: &str) -> io::Result<Outcome> {
+fn bytes(exchange: &mut Exchange, length: &str) -> io::Result<()> {
     let Ok(length) = length.parse::<u64>() else {
         return plain(exchange, Status::NOT_FOUND, "A number of bytes goes here.");
     };
@@ -172,7 +172,7 @@ fn bytes(exchange: &mut Exchange, length: &str) -> io::Result<Outcome> {
     exchange.respond(response.with(CONTENT_TYPE, kind))
 }
 
-fn status(exchange: &mut Exchange, code: &str) -> io::Result<Outcome> {
+fn status(exchange: &mut Exchange, code: &str) -> io::Result<()> {
     let status = code.parse().ok().and_then(Status::new);
     match status.filter(|status| status.code() >= 200) {
         Some(status) if status.forbids_body() => exchange.respond(Response::new(status)),
@@ -183,12 +183,12 @@ fn status(exchange: &mut Exchange, code: &str) -> io::Result<Outcome> {
 
 /// Shows that a bug in one view hurts nobody else.
 #[allow(clippy::panic)]
-fn panics(_: &mut Exchange, _: &str) -> io::Result<Outcome> {
+fn panics(_: &mut Exchange, _: &str) -> io::Result<()> {
     panic!("the view /panic/ panics, as it was asked to");
 }
 
 /// The visitor's own request, a line at a time, with its bytes and what they mean.
-fn wire(exchange: &mut Exchange, _: &str) -> io::Result<Outcome> {
+fn wire(exchange: &mut Exchange, _: &str) -> io::Result<()> {
     const PAGE: &str = include_str!("../../templates/wire.html");
     let head = &exchange.head;
     let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };

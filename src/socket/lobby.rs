@@ -7,6 +7,7 @@
 //!  Idle        another request                         keep-alive        close, no word
 //!  Body        a piece of a request body               progress          408
 //!  Lingering   the end of what we no longer read       linger            close
+//!  Staying     whatever its peer may say, or nothing   -                 -
 //!  Busy        nothing: it computes, or it writes      -                 -
 //! ```
 //!
@@ -77,19 +78,23 @@ pub enum Phase {
     Body,
     /// The answer has been given, and the rest of the request is thrown away.
     Lingering,
+    /// It has come to stay, as in a chat: it is never late, and never shown out to make room. Only
+    /// the end of the house ends this wait.
+    Staying,
     /// Asked to leave, to make room for others.
     ShownOut,
     /// Its deadline has passed.
     Late,
 }
 
-const PHASES: [Phase; 8] = [
+const PHASES: [Phase; 9] = [
     Phase::Busy,
     Phase::Fresh,
     Phase::Head,
     Phase::Idle,
     Phase::Body,
     Phase::Lingering,
+    Phase::Staying,
     Phase::ShownOut,
     Phase::Late,
 ];
@@ -309,7 +314,7 @@ impl Lobby {
     pub fn close_idle(&self) {
         for guest in self.guests().values() {
             let seen = guest.state.load(Ordering::SeqCst);
-            if matches!(unpack(seen).0, Phase::Idle | Phase::Fresh) {
+            if matches!(unpack(seen).0, Phase::Idle | Phase::Fresh | Phase::Staying) {
                 guest.end_wait_from_outside(seen, Phase::ShownOut);
             }
         }
@@ -330,5 +335,5 @@ impl Lobby {
 }
 
 fn is_wait(phase: Phase) -> bool {
-    !matches!(phase, Phase::Busy | Phase::ShownOut | Phase::Late)
+    !matches!(phase, Phase::Busy | Phase::Staying | Phase::ShownOut | Phase::Late)
 }

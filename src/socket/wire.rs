@@ -348,6 +348,11 @@ impl Wire {
         self.view = Some(View { tap, connection, module, direction, pending });
     }
 
+    /// The tap, for those who have more to show than bytes.
+    pub fn tap(&self) -> Option<Arc<Tap>> {
+        self.view.as_ref().map(|view| Arc::clone(&view.tap))
+    }
+
     /// Names the module that gives the next bytes their meaning.
     pub fn explain(&mut self, module: &'static str) {
         if let Some(view) = &mut self.view {
