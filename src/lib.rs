@@ -44,6 +44,13 @@ pub mod web {
     pub mod serve; // chapter 24
 }
 
+/// Part V. A conversation.
+pub mod websocket {
+    pub mod sha1; // chapter 25
+    pub mod base64; // chapter 26
+    pub mod handshake; // chapter 27
+}
+
 /// The site that shows it all. It may use everything above it, and nothing uses it.
 pub mod site {
     pub mod views;
