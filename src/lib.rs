@@ -51,6 +51,12 @@ pub mod websocket {
     pub mod handshake; // chapter 27
 }
 
+/// Part VI. Running it.
+pub mod running {
+    pub mod access_log; // chapter 28
+    pub mod command_line; // chapter 29
+}
+
 /// The site that shows it all. It may use everything above it, and nothing uses it.
 pub mod site {
     pub mod views;

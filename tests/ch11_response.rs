@@ -490,6 +490,29 @@ fn each_piece_of_an_unknown_length_is_a_chunk() {
 }
 
 #[test]
+fn a_writer_counts_the_body_and_not_what_is_around_it() {
+    for (asks, length, want) in [
+        ("GET 1.1", None, 11),
+        ("GET 1.1", Some(11), 11),
+        ("GET 1.0", None, 11),
+        ("HEAD 1.1", None, 0),
+    ] {
+        let (mut writer, mut out) = (writer(asks), Vec::new());
+        writer.start(&mut out, Status::OK, &Headers::new(), length).expect("a head");
+        assert_eq!(writer.body_sent(), 0, "{asks}");
+        for piece in ["hello", " ", "world"] {
+            writer.write(&mut out, piece.as_bytes()).expect("a piece");
+        }
+        writer.finish(&mut out).expect("an end");
+        assert_eq!(writer.body_sent(), want, "{asks}");
+    }
+    let (mut writer, mut out) = (writer("GET 1.1"), Vec::new());
+    writer.start(&mut out, Status::OK, &Headers::new(), Some(4)).expect("a head");
+    assert_eq!(writer.write(&mut out, b"hello"), Err(ResponseError::TooLong));
+    assert_eq!(writer.body_sent(), 4, "only what fits is sent");
+}
+
+#[test]
 fn an_empty_piece_is_not_sent() {
     let (bytes, result) = pieces("GET 1.1", None, &["", "hello", "", "world", ""]);
     eq_bytes(b"5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n", &bytes);

@@ -140,6 +140,7 @@ fn the_answer_is_what_the_handler_gives() {
     stage.run(hi);
     assert!(!stage.exchange.has_switched_protocols());
     assert_eq!(stage.exchange.status(), Some(Status::OK));
+    assert_eq!(stage.exchange.body_sent(), 3);
     assert!(stage.exchange.has_finished() && stage.exchange.leaves_link_usable());
     eq_text(OK_HI, &stage.received());
 }

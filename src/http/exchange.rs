@@ -186,6 +186,11 @@ impl Exchange {
         self.client_lost || self.answer.has_lost_peer()
     }
 
+    /// How many bytes of the answer's body have been written, without the lines around chunks.
+    pub fn body_sent(&self) -> u64 {
+        self.answer.body_sent()
+    }
+
     /// Whether the whole answer has been given.
     pub fn has_finished(&self) -> bool {
         self.answer.has_finished()

@@ -289,6 +289,7 @@ pub struct ResponseWriter {
     answers_head: bool,
     keep_alive: bool,
     state: State,
+    body_sent: u64,
 }
 
 /// Where an answer has got to, and how its body is framed.
@@ -309,14 +310,14 @@ enum State {
 impl ResponseWriter {
     /// A writer for the answer to `head`. It says `Connection: close` unless `keep_alive`.
     pub fn new(head: &RequestHead, keep_alive: bool) -> ResponseWriter {
-        let answers_head = head.method == Method::Head;
-        ResponseWriter { version: head.version, answers_head, keep_alive, state: State::Waiting }
+        let (answers_head, state) = (head.method == Method::Head, State::Waiting);
+        ResponseWriter { version: head.version, answers_head, keep_alive, state, body_sent: 0 }
     }
 
     /// A writer for an answer to something that could not be read as a request.
     pub fn for_no_request() -> ResponseWriter {
-        let version = Version::Http11;
-        ResponseWriter { version, answers_head: false, keep_alive: false, state: State::Waiting }
+        let (version, state) = (Version::Http11, State::Waiting);
+        ResponseWriter { version, answers_head: false, keep_alive: false, state, body_sent: 0 }
     }
 
     /// Whether the connection may be used again after this answer.
@@ -342,6 +343,11 @@ impl ResponseWriter {
     /// Whether a write has failed: nobody is there to read on.
     pub fn has_lost_peer(&self) -> bool {
         matches!(self.state, State::Failed(ResponseError::Wire(_)))
+    }
+
+    /// How many bytes of the body have been written, without the lines around chunks: for logs.
+    pub fn body_sent(&self) -> u64 {
+        self.body_sent
     }
 
     /// Whether a body given to [`ResponseWriter::write`] would be thrown away.
@@ -457,7 +463,7 @@ impl ResponseWriter {
             _ if bytes.is_empty() => {}
             State::Length(left) => {
                 let fitting = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                self.put(out, bytes.get(..fitting).unwrap_or_default())?;
+                self.put_body(out, bytes.get(..fitting).unwrap_or_default())?;
                 self.state = State::Length(left - fitting as u64);
                 if fitting < bytes.len() {
                     return Err(ResponseError::TooLong);
@@ -466,10 +472,10 @@ impl ResponseWriter {
             State::Chunked => {
                 // chunk = chunk-size CRLF chunk-data CRLF        RFC 9112, section 7.1
                 self.put(out, format!("{:x}\r\n", bytes.len()).as_bytes())?;
-                self.put(out, bytes)?;
+                self.put_body(out, bytes)?;
                 self.put(out, b"\r\n")?;
             }
-            State::UntilClose => self.put(out, bytes)?,
+            State::UntilClose => self.put_body(out, bytes)?,
         }
         Ok(())
     }
@@ -489,6 +495,12 @@ impl ResponseWriter {
             _ => {}
         }
         self.state = State::Finished;
+        Ok(())
+    }
+
+    fn put_body(&mut self, out: &mut impl Write, bytes: &[u8]) -> Result<(), ResponseError> {
+        self.put(out, bytes)?;
+        self.body_sent += bytes.len() as u64;
         Ok(())
     }
 
