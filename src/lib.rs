@@ -59,7 +59,14 @@ pub mod running {
 
 /// The site that shows it all. It may use everything above it, and nothing uses it.
 pub mod site {
+    pub mod figures;
+    pub mod contents;
+    pub mod compare;
+    pub mod uploads;
+    pub mod workshop;
     pub mod views;
+    pub mod temporary;
+    pub mod program;
 }
 
 /// The example in README.md is compiled with the tests.

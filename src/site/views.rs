@@ -1,260 +1,316 @@
-//! The site: small pages that show what the server does. It may use every chapter above it.
+//! The site: one [`App`] that shows what this project can do. Two servers run it, one through each
+//! gateway, and nobody can tell their answers apart.
 
-use std::borrow::Cow;
-use std::fmt::Write as _;
-use std::io::{self, Read};
-use std::thread;
-use std::time::Duration;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use crate::http::exchange::Exchange;
-use crate::http::headers::{ALLOW, CONTENT_TYPE, FieldValue, Headers, Token};
-use crate::http::request::{Method, TargetForm, Version};
-use crate::http::response::{Body, Response, Status};
-use crate::http::url::decoded_path;
+use crate::http::headers::{CONTENT_TYPE, FieldValue, Token};
+use crate::http::request::Method;
+use crate::http::response::Status;
+use crate::site::compare::compare;
+use crate::site::contents;
+use crate::site::figures::{Figures, Snapshot};
+use crate::site::uploads::{self, wants_json};
+use crate::site::workshop::{echo, stream, with_workshop};
+use crate::web::app::{
+    App, AppSettings, HtmlResponse, HttpRequest, HttpResponse, IntoResponse, JsonResponse, Next,
+    RedirectResponse, TemplateResponse, WebError, set_cookie,
+};
+use crate::web::files::StaticFiles;
+use crate::web::form::SetCookie;
+use crate::web::multipart::Spool;
+use crate::web::serve::{request_timing, security_headers};
+use crate::web::template::{Context, Templates, escape};
 
-/// One page, or one family of pages.
-struct Page {
-    /// The first segment of its path.
-    name: &'static str,
-    /// Whether a second segment follows, as in `/sleep/2/`.
-    takes_argument: bool,
-    /// The methods it allows, as they stand in `Allow`.
-    methods: &'static str,
-    view: fn(&mut Exchange, &str) -> io::Result<()>,
+/// What the site needs to know of the world.
+pub struct SiteSettings {
+    /// A folder with templates to use instead of those in the program, file by file.
+    pub templates: Option<PathBuf>,
+    /// The folder behind `/static/`.
+    pub static_files: PathBuf,
+    /// Where uploaded files are kept.
+    pub uploads: PathBuf,
+    /// Where they arrive: on the same file system.
+    pub spool: Spool,
+    /// Whether error pages explain themselves, and templates are read again at each use.
+    pub debug: bool,
+    /// The address of the server.
+    pub address: SocketAddr,
+    /// What the server counts.
+    pub figures: Arc<Figures>,
 }
 
-const READ: &str = "GET, HEAD, OPTIONS";
-const WRITE: &str = "POST, PUT, OPTIONS";
-
-const PAGES: &[Page] = &[
-    Page { name: "", takes_argument: false, methods: READ, view: home },
-    Page { name: "wire", takes_argument: false, methods: READ, view: wire },
-    Page { name: "echo", takes_argument: false, methods: WRITE, view: echo },
-    Page { name: "count", takes_argument: false, methods: WRITE, view: count },
-    Page { name: "stream", takes_argument: false, methods: READ, view: stream },
-    Page { name: "sleep", takes_argument: true, methods: READ, view: sleep },
-    Page { name: "bytes", takes_argument: true, methods: READ, view: bytes },
-    Page { name: "status", takes_argument: true, methods: READ, view: status },
-    Page { name: "panic", takes_argument: false, methods: READ, view: panics },
-    Page { name: "healthz", takes_argument: false, methods: READ, view: healthz },
+/// The templates, held by the program itself: it runs from any folder.
+const TEMPLATES: &[(&str, &str)] = &[
+    ("base.html", include_str!("../../templates/base.html")),
+    ("compare.html", include_str!("../../templates/compare.html")),
+    ("forms.html", include_str!("../../templates/forms.html")),
+    ("home.html", include_str!("../../templates/home.html")),
+    ("routes.html", include_str!("../../templates/routes.html")),
+    ("shown.html", include_str!("../../templates/shown.html")),
+    ("steps.html", include_str!("../../templates/steps.html")),
+    ("template.html", include_str!("../../templates/template.html")),
+    ("trends.html", include_str!("../../templates/trends.html")),
+    ("upload.html", include_str!("../../templates/upload.html")),
+    ("wire.html", include_str!("../../templates/wire.html")),
 ];
 
-/// Answers every request to the site.
+/// The whole site.
 ///
 /// # Errors
-/// Those of reading the request body and of writing the answer.
-pub fn site(exchange: &mut Exchange) -> io::Result<()> {
-    if let Method::Other(_) | Method::Connect | Method::Trace = exchange.head.method {
-        return plain(exchange, Status::NOT_IMPLEMENTED, "This server does not know that method.");
-    }
-    if exchange.head.target.form == TargetForm::Asterisk {
-        return allow(exchange, Status::NO_CONTENT, "GET, HEAD, POST, PUT, OPTIONS");
-    }
-    let Ok(path) = decoded_path(exchange.head.target.path()) else {
-        return plain(exchange, Status::BAD_REQUEST, "The path is not percent-encoded UTF-8.");
+/// If there is no folder of static files.
+pub fn site(settings: SiteSettings) -> io::Result<App> {
+    let SiteSettings { templates, static_files, uploads, spool, debug, address, figures } =
+        settings;
+    let files = StaticFiles::new(static_files)?;
+    let engine = match &templates {
+        Some(folder) => Templates::new(folder, debug),
+        None => Templates::in_memory(debug),
     };
-    let segments: Vec<&str> = path.split('/').collect();
-    let (name, argument) = match segments.as_slice() {
-        ["", name] | ["", name, ""] => (*name, None),
-        ["", name, argument] | ["", name, argument, ""] => (*name, Some(*argument)),
-        _ => return not_found(exchange),
+    let engine = TEMPLATES.iter().fold(engine, |engine, (name, text)| engine.with(name, text));
+    let settings = AppSettings {
+        templates: Some(Box::new(engine)),
+        spool: Some(spool),
+        debug,
+        ..AppSettings::default()
     };
-    let fits = |page: &&Page| page.name == name && page.takes_argument == argument.is_some();
-    let Some(page) = PAGES.iter().find(fits) else {
-        return not_found(exchange);
+    let (uploads, folder) = (Arc::new(uploads.clone()), uploads);
+    let parts = contents::to_context(&contents::parts());
+    let app = App::new()
+        .with_settings(settings)
+        .get("", move |_| page("home.html", "/", Context::new().with("parts", parts.clone())))
+        .get("trends/", move |request: HttpRequest| trends(&request, &figures))
+        .get("upload/", move |request: HttpRequest| uploads::form(request, &folder))
+        .post("upload/", move |request: HttpRequest| uploads::receive(request, &uploads))
+        .get("forms/", forms)
+        .post("forms/", forms)
+        .post("forms/cookie/", change_cookie)
+        .get("html/", html)
+        .get("json/", json)
+        .get("template/", move |request: HttpRequest| template(&request, templates.as_ref()))
+        .get("routes/", routes);
+    let app = with_comparison(with_workshop(app), address).files("static/", files);
+    let app = app.middleware(content_policy).middleware(security_headers);
+    Ok(match debug {
+        true => app.middleware(known_methods).middleware(request_timing),
+        false => app.middleware(known_methods).middleware(quiet_timing),
+    })
+}
+
+/// `/compare/` and what is below it: the requests are answered by a small application of their own,
+/// and the page shows how.
+fn with_comparison(app: App, address: SocketAddr) -> App {
+    let inner = App::new()
+        .get("compare/", json)
+        .get("compare/html/", html)
+        .get("compare/stream/", |_| stream(Duration::ZERO))
+        .post("compare/echo/", echo);
+    let inner = Arc::new(inner);
+    let view = move |mut request: HttpRequest| {
+        let context = compare(&mut request, &inner, address)?.with("here", "/compare/");
+        Ok::<_, WebError>(TemplateResponse("compare.html", context))
     };
-    let method = exchange.head.method.as_str();
-    if !page.methods.split(", ").any(|allowed| allowed == method) {
-        return allow(exchange, Status::METHOD_NOT_ALLOWED, page.methods);
+    app.get("compare/", view.clone())
+        .post("compare/", view.clone())
+        .get("compare/<path:rest>", view.clone())
+        .post("compare/<path:rest>", view)
+}
+
+// Middleware.
+
+/// As `request_timing`, without a line for each request.
+fn quiet_timing(request: HttpRequest, next: Next) -> HttpResponse {
+    let began = Instant::now();
+    let response = next.run(request);
+    // W3C Server Timing, section 2: in milliseconds.
+    let timing = format!("app;dur={:.3}", began.elapsed().as_secs_f64() * 1000.0);
+    match FieldValue::new(timing.as_bytes()) {
+        Ok(value) => response.with(Token::constant("Server-Timing"), value),
+        Err(_) => response,
     }
-    if exchange.head.method == Method::Options {
-        return allow(exchange, Status::NO_CONTENT, page.methods);
-    }
-    if !path.ends_with('/') && page.name != "healthz" {
-        let query = exchange.head.target.query().map_or(String::new(), |query| format!("?{query}"));
-        return redirect(exchange, &format!("{}/{query}", exchange.head.target.path()));
-    }
-    (page.view)(exchange, argument.unwrap_or_default())
 }
 
-fn not_found(exchange: &mut Exchange) -> io::Result<()> {
-    plain(exchange, Status::NOT_FOUND, "Nothing is here. The list of pages is at / .")
-}
-
-fn plain(exchange: &mut Exchange, status: Status, text: &str) -> io::Result<()> {
-    exchange.respond(Response::text(status, format!("{text}\n")))
-}
-
-fn allow(exchange: &mut Exchange, status: Status, methods: &'static str) -> io::Result<()> {
-    let text = if status.forbids_body() { String::new() } else { format!("Allowed: {methods}\n") };
-    let response = Response::text(status, text);
-    exchange.respond(response.with(ALLOW, FieldValue::constant(methods)))
-}
-
-fn redirect(exchange: &mut Exchange, location: &str) -> io::Result<()> {
-    match FieldValue::new(location.as_bytes()) {
-        Ok(location) => {
-            let text = "It moved to the same address with a slash at its end.\n";
-            let response = Response::text(Status::MOVED_PERMANENTLY, text);
-            exchange.respond(response.with(Token::constant("Location"), location))
+/// Pages of this site load nothing from elsewhere, and run no script that stands in the page. If a
+/// value ever came in unescaped, it could still do nothing. W3C Content Security Policy, section 6.
+fn content_policy(request: HttpRequest, next: Next) -> HttpResponse {
+    const POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; \
+                          frame-ancestors 'none'";
+    let response = next.run(request);
+    let kind = response.headers.get(CONTENT_TYPE);
+    match kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/html")) {
+        true => {
+            let name = Token::constant("Content-Security-Policy");
+            response.with(name, FieldValue::constant(POLICY))
         }
-        Err(_) => not_found(exchange),
+        false => response,
     }
 }
 
-fn home(exchange: &mut Exchange, _: &str) -> io::Result<()> {
-    const PAGE: &str = include_str!("../../templates/home.html");
-    exchange.respond(Response::html(Status::OK, PAGE))
+/// RFC 9110, section 9.1: a method that no page of ours knows is 501, not 405.
+fn known_methods(request: HttpRequest, next: Next) -> HttpResponse {
+    if let Method::Other(_) | Method::Connect | Method::Trace = request.head.method {
+        let text = "This server does not know that method.\n";
+        return (Status::NOT_IMPLEMENTED, text).into_response(request.app);
+    }
+    next.run(request)
 }
 
-fn healthz(exchange: &mut Exchange, _: &str) -> io::Result<()> {
-    exchange.respond(Response::text(Status::OK, "ok\n"))
+// The pages.
+
+fn page(name: &'static str, here: &str, context: Context) -> TemplateResponse<&'static str> {
+    TemplateResponse(name, context.with("here", here))
 }
 
-/// Reads all of the body before the answer begins, so that a broken body gets its error.
-fn echo(exchange: &mut Exchange, _: &str) -> io::Result<()> {
-    let mut body = Vec::new();
-    exchange.read_to_end(&mut body)?;
-    let mut response = Response::new(Status::OK);
-    response.body = Body::Whole(Cow::Owned(body));
-    let kind = FieldValue::constant("application/octet-stream");
-    exchange.respond(response.with(CONTENT_TYPE, kind))
-}
-
-/// Reads any body without keeping it.
-fn count(exchange: &mut Exchange, _: &str) -> io::Result<()> {
-    let mut block = vec![0; 256 * 1024];
-    let mut total = 0_u64;
-    loop {
-        match exchange.read(&mut block)? {
-            0 => break,
-            count => total += count as u64,
+/// What the server has counted. It draws itself again each second, unless `?still=1` is asked for.
+fn trends(request: &HttpRequest, figures: &Figures) -> Result<HttpResponse, WebError> {
+    let still = request.query()?.get("still").is_some();
+    let snapshot = figures.snapshot();
+    let app = request.app;
+    let response = match wants_json(request) {
+        true => JsonResponse(snapshot.to_context()).into_response(app),
+        false => {
+            let context = drawing(&snapshot).with("still", still);
+            page("trends.html", "/trends/", context).into_response(app)
         }
-    }
-    plain(exchange, Status::OK, &total.to_string())
-}
-
-/// A line each second. Its length is not known at the start, so it is sent in chunks.
-fn stream(exchange: &mut Exchange, _: &str) -> io::Result<()> {
-    const LINES: u32 = 5;
-    let mut headers = Headers::new();
-    headers.push(CONTENT_TYPE, FieldValue::constant("text/plain; charset=utf-8"));
-    exchange.start(Status::OK, &headers, None)?;
-    for line in 1..=LINES {
-        if line > 1 {
-            thread::sleep(Duration::from_secs(1));
-        }
-        exchange.write_body(format!("line {line} of {LINES}\n").as_bytes())?;
-    }
-    exchange.finish()
-}
-
-/// Holds its thread for some seconds, as a slow database would.
-fn sleep(exchange: &mut Exchange, seconds: &str) -> io::Result<()> {
-    const MOST: f64 = 60.0;
-    match seconds.parse::<f64>() {
-        Ok(number) if (0.0..=MOST).contains(&number) => {
-            thread::sleep(Duration::from_secs_f64(number));
-            plain(exchange, Status::OK, &format!("Slept for {number} seconds."))
-        }
-        _ => plain(exchange, Status::NOT_FOUND, "A number of seconds from 0 to 60 goes here."),
-    }
-}
-
-/// So many bytes, made while they are sent.
-fn bytes(exchange: &mut Exchange, length: &str) -> io::Result<()> {
-    let Ok(length) = length.parse::<u64>() else {
-        return plain(exchange, Status::NOT_FOUND, "A number of bytes goes here.");
     };
-    let source = io::repeat(b'.').take(length);
-    let response = Response::stream(Some(length), Box::new(source));
-    let kind = FieldValue::constant("application/octet-stream");
-    exchange.respond(response.with(CONTENT_TYPE, kind))
+    let fresh = FieldValue::constant("no-store");
+    let response = response.with(Token::constant("Cache-Control"), fresh);
+    Ok(response.with(Token::constant("Vary"), FieldValue::constant("Accept")))
 }
 
-fn status(exchange: &mut Exchange, code: &str) -> io::Result<()> {
-    let status = code.parse().ok().and_then(Status::new);
-    match status.filter(|status| status.code() >= 200) {
-        Some(status) if status.forbids_body() => exchange.respond(Response::new(status)),
-        Some(status) => plain(exchange, status, &status.to_string()),
-        None => plain(exchange, Status::NOT_FOUND, "A status from 200 to 599 goes here."),
+/// The numbers, and how long the bars are that show them: in units of a drawing 600 wide and 120
+/// high for the seconds, and 100 wide for the rows of a table.
+fn drawing(snapshot: &Snapshot) -> Context {
+    let highest = snapshot.seconds.iter().max().copied().unwrap_or(0);
+    let mut bars = Vec::new();
+    for (at, count) in snapshot.seconds.iter().enumerate() {
+        let height = 120.0 * *count as f64 / highest.max(1) as f64;
+        let bar = Context::new().with("x", at * 10).with("y", 120.0 - height);
+        bars.push(bar.with("height", height).with("count", *count));
     }
+    let rows = |names: Vec<String>, counts: &[u64]| {
+        let most = counts.iter().max().copied().unwrap_or(0).max(1);
+        let row = |(name, count): (String, &u64)| {
+            let width = 100.0 * *count as f64 / most as f64;
+            Context::new().with("name", name).with("count", *count).with("width", width)
+        };
+        names.into_iter().zip(counts).map(row).collect::<Vec<_>>()
+    };
+    let statuses = rows(snapshot.status_names(), &snapshot.statuses);
+    let times = rows(snapshot.time_names(), &snapshot.times);
+    let context = snapshot.to_context().with("bars", bars).with("highest", highest);
+    context.with("statuses", statuses).with("times", times)
 }
 
-/// Shows that a bug in one view hurts nobody else.
-#[allow(clippy::panic)]
-fn panics(_: &mut Exchange, _: &str) -> io::Result<()> {
-    panic!("the view /panic/ panics, as it was asked to");
-}
+const COOKIE: &str = "drink";
+const DRINKS: &[&str] = &["tea", "coffee", "water"];
 
-/// The visitor's own request, a line at a time, with its bytes and what they mean.
-fn wire(exchange: &mut Exchange, _: &str) -> io::Result<()> {
-    const PAGE: &str = include_str!("../../templates/wire.html");
-    let head = &exchange.head;
-    let version = if head.version == Version::Http10 { "HTTP/1.0" } else { "HTTP/1.1" };
-    let first = format!("{} {} {version}", head.method.as_str(), head.target.raw);
-    let mut rows = row(first.as_bytes(), "The request line: method, target, version.");
-    for (name, value) in head.headers.iter() {
-        let line = [name.as_str().as_bytes(), b": ", value.as_bytes()].concat();
-        rows += &row(&line, meaning(name.as_str()));
+fn forms(mut request: HttpRequest) -> Result<TemplateResponse<&'static str>, WebError> {
+    let pair = |name: &str, value: &str| Context::new().with("name", name).with("value", value);
+    let cookies = request.cookies();
+    let all: Vec<Context> = cookies.iter().map(|(name, value)| pair(name, value)).collect();
+    let mut context = Context::new()
+        .with("drinks", DRINKS.to_vec())
+        .with("drink", cookies.get(COOKIE).unwrap_or_default())
+        .with("cookies", all)
+        .with("posted", request.head.method == Method::Post);
+    if request.head.method == Method::Post {
+        let form = request.form()?;
+        let pairs = form.fields.iter().take(100).map(|(name, value)| pair(name, value));
+        context.set("count", form.fields.len());
+        context.set("pairs", pairs.collect::<Vec<_>>());
     }
-    rows += &row(b"", "The empty line: the head ends here.");
-    let peer = exchange.link.guest.peer.to_string();
-    let page = PAGE.replace("{{ rows }}", &rows).replace("{{ peer }}", &peer);
-    exchange.respond(Response::html(Status::OK, page))
+    Ok(page("forms.html", "/forms/", context))
 }
 
-/// One line of the request as HTML: the text, its bytes in hexadecimal, and a note.
-fn row(line: &[u8], note: &str) -> String {
-    let mut hexadecimal = String::new();
-    for byte in line.iter().chain(b"\r\n") {
-        let _ = write!(hexadecimal, "{byte:02x} ");
+/// Sets the cookie, or removes it, and sends the browser back to the page.
+fn change_cookie(mut request: HttpRequest) -> Result<HttpResponse, WebError> {
+    let form = request.form()?;
+    let wanted = form.fields.iter().find(|(name, _)| name == COOKIE);
+    let value = wanted.map_or("", |(_, value)| value.as_str());
+    // From a list of ours: a cookie cannot hold everything that can be typed.
+    let drink = DRINKS.iter().find(|drink| **drink == value);
+    let mut cookie = SetCookie::new(COOKIE, drink.unwrap_or(&""));
+    cookie.path = "/forms/".to_string();
+    cookie.max_age = Some(if drink.is_some() { DAY } else { Duration::ZERO });
+    set_cookie(RedirectResponse("/forms/").into_response(request.app), &cookie)
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// The name in the query, or one that everybody has.
+fn visitor(request: &HttpRequest) -> Result<String, WebError> {
+    let query = request.query()?;
+    let name = query.get("name").filter(|name| !name.is_empty());
+    Ok(name.unwrap_or("visitor").to_string())
+}
+
+fn html(request: HttpRequest) -> Result<HtmlResponse<String>, WebError> {
+    let name = visitor(&request)?;
+    Ok(HtmlResponse(format!(
+        "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>Hello</title>\n<link rel=\"icon\" href=\"/static/icon.svg\">\n\
+         <link rel=\"stylesheet\" href=\"/static/style.css\">\n\
+         <main>\n<h1>Hello, {}!</h1>\n\
+         <p>A view wrote this page, with <code>format!</code>.</p>\n\
+         <p><a href=\"/\">Glasshouse</a></p>\n</main>\n</html>\n",
+        escape(&name)
+    )))
+}
+
+fn json(request: HttpRequest) -> Result<HttpResponse, WebError> {
+    let name = visitor(&request)?;
+    if request.query()?.get("error").is_some_and(|error| error == "1") {
+        let context = Context::new().with("error", "You asked for this.").with("name", name);
+        return Ok((500, JsonResponse(context)).into_response(request.app));
     }
-    let text = escape(&visible(line));
-    format!(
-        "<li><code class=\"line\">{text}<b>\\r\\n</b></code>\
-         <p>{note}</p><code class=\"bytes\">{}</code></li>\n",
-        hexadecimal.trim_end()
-    )
+    let context = Context::new().with("greeting", format!("Hello, {name}!")).with("name", name);
+    Ok(JsonResponse(context).into_response(request.app))
 }
 
-fn visible(line: &[u8]) -> String {
-    let mut text = String::new();
-    for &byte in line {
-        match byte {
-            b' '..=b'~' => text.push(char::from(byte)),
-            _ => text += &format!("\\x{byte:02x}"),
-        }
+/// The template language at work, and its source beside it.
+fn template(
+    request: &HttpRequest,
+    folder: Option<&PathBuf>,
+) -> Result<TemplateResponse<&'static str>, WebError> {
+    const SHOWN: &str = "shown.html";
+    let own = || TEMPLATES.iter().find(|(name, _)| *name == SHOWN).map(|(_, text)| (*text).into());
+    let read = folder.and_then(|folder| fs::read_to_string(folder.join(SHOWN)).ok());
+    let planet = |name: &str, moons: i32, days: f64| {
+        Context::new().with("name", name).with("moons", moons).with("days", days)
+    };
+    let planets = vec![
+        planet("Mercury", 0, 88.0),
+        planet("Venus", 0, 224.7),
+        planet("Earth", 1, 365.25),
+        planet("Mars", 2, 687.0),
+    ];
+    let context = Context::new()
+        .with("name", visitor(request)?)
+        .with("planets", planets)
+        .with("source", read.or_else(own));
+    Ok(page("template.html", "/template/", context))
+}
+
+fn routes(request: HttpRequest) -> TemplateResponse<&'static str> {
+    let mut rows = Vec::new();
+    for route in request.app.router().routes() {
+        let methods: Vec<&str> = route.methods.iter().map(Method::as_str).collect();
+        // What has parameters cannot be a link, and /static/ has no first page.
+        let is_page = route.methods.contains(&Method::Get)
+            && !route.pattern.contains('<')
+            && route.pattern != "static/";
+        rows.push(
+            Context::new()
+                .with("pattern", route.pattern.as_str())
+                .with("methods", if methods.is_empty() { vec!["all"] } else { methods })
+                .with("is_page", is_page),
+        );
     }
-    text
-}
-
-/// What can be said about the most common fields. The names are in lower case.
-const MEANINGS: &[(&str, &str)] = &[
-    ("accept", "The kinds of content that the client can use, best first."),
-    ("accept-encoding", "The compressions that the client understands."),
-    ("accept-language", "The languages that the reader prefers."),
-    ("cache-control", "What caches on the way may do."),
-    ("connection", "What shall happen with this connection afterwards."),
-    ("cookie", "What the server asked the client to remember."),
-    ("host", "Who is asked: one address can be home to many sites."),
-    ("if-modified-since", "Answer only if it has changed since then."),
-    ("origin", "The site whose page made this request."),
-    ("referer", "The page that led here. The spelling error is older than the web."),
-    ("upgrade-insecure-requests", "The client would prefer an encrypted connection."),
-    ("user-agent", "The client's name for itself."),
-];
-
-fn meaning(name: &str) -> &'static str {
-    let name = name.to_ascii_lowercase();
-    match MEANINGS.iter().find(|(known, _)| *known == name) {
-        Some((_, meaning)) => meaning,
-        None if name.starts_with("sec-") => "Set by the browser itself: no script can change it.",
-        None => "A field: its name, a colon, its value.",
-    }
-}
-
-fn escape(text: &str) -> String {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;");
-    text.replace('>', "&gt;").replace('"', "&quot;")
+    page("routes.html", "/routes/", Context::new().with("routes", rows))
 }

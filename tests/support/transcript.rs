@@ -122,7 +122,7 @@ pub fn kept(old: &[String], new: Vec<String>) -> Vec<String> {
 
 /// What may differ: the figure `<name>`, and how it is written. In a pattern `0` is a digit, `#` one
 /// or more digits, `A` a capital, `a` a small letter; everything else is itself.
-const MAY_DIFFER: [(&str, &str); 16] = [
+const MAY_DIFFER: [(&str, &str); 17] = [
     ("Date: <date>", "Date: Aaa, 00 Aaa 0000 00:00:00 GMT"),
     ("date: <date>", "date: Aaa, 00 Aaa 0000 00:00:00 GMT"),
     ("[<clock>]", "[00:00:00]"),
@@ -131,6 +131,7 @@ const MAY_DIFFER: [(&str, &str); 16] = [
     ("localhost:<port>", "localhost:#"),
     ("pid <id>", "pid #"),
     ("process <id>", "process #"),
+    ("dur=<time>", "dur=#.#"),
     ("<time> ms", "#.# ms"),
     ("<time> us", "#.# us"),
     ("<time> µs", "#.# µs"),
