@@ -36,25 +36,32 @@ pub mod gateway {
 /// Part IV. The application's toolbox.
 pub mod web {
     pub mod router; // chapter 18
-    pub mod template; // chapter 19
-    pub mod form; // chapter 20
-    pub mod multipart; // chapter 21
-    pub mod files; // chapter 22
-    pub mod app; // chapter 23
-    pub mod serve; // chapter 24
+    pub mod value; // chapter 19
+    pub mod syntax; // chapter 20
+    pub mod template; // chapter 21
+    pub mod form; // chapter 22
+    pub mod multipart; // chapter 23
+    pub mod upload; // chapter 24
+    pub mod files; // chapter 25
+    pub mod app; // chapter 26
+    pub mod serve; // chapter 27
 }
 
 /// Part V. A conversation.
 pub mod websocket {
-    pub mod sha1; // chapter 25
-    pub mod base64; // chapter 26
-    pub mod handshake; // chapter 27
+    pub mod sha1; // chapter 28
+    pub mod base64; // chapter 29
+    pub mod handshake; // chapter 30
+    pub mod frame; // chapter 31
+    pub mod message; // chapter 32
+    pub mod conversation; // chapter 33
 }
 
 /// Part VI. Running it.
 pub mod running {
-    pub mod access_log; // chapter 28
-    pub mod command_line; // chapter 29
+    pub mod access_log; // chapter 34
+    pub mod prefork; // chapter 35
+    pub mod command_line; // chapter 36
 }
 
 /// The site that shows it all. It may use everything above it, and nothing uses it.

@@ -242,6 +242,7 @@ fn code_style(project: &Project) -> Vec<Problem> {
             }
         }
     }
+    problems.extend(numbers_in_comments(project));
     let contents = project.contents();
     let first = contents.first().map(|module| module.part.clone());
     for (_, module) in
@@ -259,6 +260,27 @@ fn code_style(project: &Project) -> Vec<Problem> {
         if count.iter().sum::<usize>() == 0 {
             let what = "cites no rule: say which text it obeys, as `RFC 9112, section 6.3`";
             problems.push(Problem::new(&module.path, 1, what));
+        }
+    }
+    problems
+}
+
+/// Chapters move. So only the contents and a file's first line say a number; a comment says the name.
+fn numbers_in_comments(project: &Project) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for path in project.paths("src/", ".rs").into_iter().filter(|path| *path != "src/lib.rs") {
+        let text = project.text(path).unwrap_or_default();
+        for (number, line) in (1..).zip(text.lines()) {
+            let comment = line.find("//").map_or("", |at| &line[at..]).to_lowercase();
+            let numbered = ["chapter ", "chapters "].iter().any(|word| {
+                let mut after =
+                    comment.match_indices(word).map(|(at, _)| &comment[at + word.len()..]);
+                after.any(|after| after.starts_with(|c: char| c.is_ascii_digit()))
+            });
+            if numbered && !(number == 1 && line.starts_with("//! Chapter ")) {
+                let what = "names a chapter by its number, which may change: name the file";
+                problems.push(Problem::new(path, number, what));
+            }
         }
     }
     problems
@@ -392,6 +414,13 @@ fn a_long_function_and_a_loose_citation_are_found() {
             "src/http/head.rs:3: cite as `RFC 9112, section 6.3`, on one line",
             "src/net/line.rs:2: fn f has 64 lines, over 60: split it",
         ]
+    );
+    let text = "//! Chapter 3: heads, RFC 9112\n// as in chapter 1\nlet x = 1; // Chapters 1 and 2\n// a chapter\n";
+    assert_eq!(
+        found(code_style, &[("src/http/head.rs", text)]),
+        [2, 3].map(|line| format!(
+            "src/http/head.rs:{line}: names a chapter by its number, which may change: name the file"
+        ))
     );
     let none = found(code_style, &[("src/http/head.rs", "")]);
     assert_eq!(

@@ -278,6 +278,62 @@ fn after_a_stop_the_port_can_be_bound_again() {
     assert_eq!(second.map(|second| second.address()), Ok(address));
 }
 
+// A socket that others use too.
+
+/// Two listeners at one socket, as two processes would have them.
+fn two_at_one_door() -> (Listener, Listener) {
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let second = socket.try_clone().expect("a descriptor");
+    let share = |socket| Listener::shared(socket).expect("it has an address");
+    (share(socket), share(second))
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_stop_leaves_a_shared_socket_to_the_others() {
+    let _dog = watchdog(5, "a stop at a shared socket");
+    let (ours, others) = two_at_one_door();
+    thread::scope(|scope| {
+        let waiting: Vec<_> = (0..8).map(|_| scope.spawn(|| ours.accept())).collect();
+        thread::sleep(Duration::from_millis(50));
+        ours.stop().ask();
+        for thread in waiting {
+            assert!(matches!(thread.join(), Ok(Arrival::Stopped)));
+        }
+    });
+    let client = connect(&ours);
+    let (_stream, peer) = guest(&others);
+    assert_eq!(Some(peer), client.local_addr().ok());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_nap_ends_no_wait_and_is_not_handed_down_to_the_guest() {
+    let _dog = watchdog(5, "several naps");
+    let (listener, _) = two_at_one_door();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| guest(&listener));
+        thread::sleep(Duration::from_millis(600));
+        assert!(!waiting.is_finished(), "nobody has come");
+        let _client = connect(&listener);
+        let (stream, _) = waiting.join().expect("a guest");
+        assert_eq!(stream.read_timeout().ok(), Some(None));
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_shared_socket_that_somebody_has_shut_down_is_a_stop() {
+    let _dog = watchdog(5, "a stop from elsewhere");
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let second = socket.try_clone().expect("a descriptor");
+    let owner = Listener::from_bound(second).expect("it has an address");
+    let listener = Listener::shared(socket).expect("it has an address");
+    owner.stop().ask();
+    assert!(matches!(listener.accept(), Arrival::Stopped));
+    assert!(listener.stop().is_asked(), "all who ask shall know");
+}
+
 // When the system has no descriptor left.
 
 #[test]

@@ -117,6 +117,28 @@ fn helper_waits_late() {
 }
 
 #[test]
+fn a_hangup_is_told_to_who_wants_to_know() {
+    let _dog = watchdog(10, "a hangup is told to who wants to know");
+    let mut child = child("helper_wants_to_know", "");
+    wait_for(&child, "ready");
+    child.signal("HUP");
+    wait_for(&child, "Hangup");
+    child.signal("TERM");
+    assert_eq!(child.finish(LIMIT), Some(None), "nobody asked for this one, so it is deadly");
+}
+
+#[test]
+#[ignore = "a part of other tests"]
+fn helper_wants_to_know() {
+    if is_child() {
+        let shutdown = Shutdown::on(&[Signal::Hangup]).expect("a pair of sockets");
+        say("ready");
+        say(&format!("{:?}", shutdown.wait()));
+        thread::sleep(2 * LIMIT);
+    }
+}
+
+#[test]
 fn a_thousand_signals_that_nobody_waits_for_do_no_harm() {
     let _dog = watchdog(10, "a thousand signals that nobody waits for do no harm");
     let mut child = child("helper_is_showered", "");
@@ -199,12 +221,12 @@ fn helper_tells_its_limit() {
 
 #[test]
 #[ignore = "exercise 5.3"]
-fn exercise_5_3_a_terminal_that_closes_asks_for_an_end_too() {
-    let _dog = watchdog(10, "exercise 5 3 a terminal that closes asks for an end too");
+fn exercise_5_3_ctrl_backslash_asks_for_an_end_too() {
+    let _dog = watchdog(10, "exercise 5 3 ctrl backslash asks for an end too");
     let mut child = child("helper_waits_twice", "");
     wait_for(&child, "ready");
-    child.signal("HUP");
-    wait_for(&child, "first Terminate");
+    child.signal("QUIT");
+    wait_for(&child, "first Quit");
     child.signal("INT");
     wait_for(&child, "second Interrupt");
     assert_eq!(child.finish(LIMIT), Some(Some(7)));

@@ -14,7 +14,7 @@ use glasshouse::http::connection::Observer;
 use glasshouse::http::exchange::Exchange;
 use glasshouse::http::response::{Response, Status};
 use glasshouse::http::server::{Running, Server, Settings};
-use glasshouse::socket::listener::BindError;
+use glasshouse::socket::listener::{BindError, Listener};
 use glasshouse::socket::lobby::Deadlines;
 use glasshouse::socket::pool::PoolSize;
 use support::client::Client;
@@ -104,6 +104,17 @@ fn a_server_is_bound_before_it_serves() {
     client.send(get("/"));
     let running = server.start(Arc::new(pages));
     assert_eq!(client.answer().map(|answer| answer.status), Some(200));
+    assert!(running.stop());
+}
+
+#[test]
+fn a_server_at_a_door_of_somebody_else_has_its_address() {
+    let _dog = watchdog(20, "a door of somebody else");
+    let door = Listener::bind("127.0.0.1", 0).expect("a free port");
+    let address = door.address();
+    let running = Server::at(door, with_cap(0)).start(Arc::new(pages));
+    assert_eq!((running.address, running.lobby.door.cap), (address, 1));
+    assert_eq!(status(&running, "/"), 200);
     assert!(running.stop());
 }
 

@@ -3,7 +3,7 @@
 mod support;
 
 use glasshouse::http::request::Method;
-use glasshouse::http::url::{decoded_path, remove_dot_segments};
+use glasshouse::http::url::decoded_path;
 use glasshouse::web::router::{Found, Parameters, PatternFault, Route, Router, path};
 use support::mutator::Mutator;
 
@@ -271,7 +271,8 @@ fn a_hundred_thousand_values_come_back_through_their_own_address() {
         made += 1;
         assert!(link.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#\"<>\\".contains(&byte)));
         let decoded = decoded_path(&link).expect("a valid path");
-        assert_eq!(remove_dot_segments(&decoded), decoded, "a browser would change {link}");
+        let dots = decoded.split('/').any(|segment| matches!(segment, "." | ".."));
+        assert!(!dots, "a browser would change {link}");
         let Found::View(_, found) = table.find(&Method::Get, &decoded) else {
             panic!("{link} leads nowhere");
         };

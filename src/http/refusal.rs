@@ -1,6 +1,6 @@
 //! Chapter 12: the refusal. RFC 9110, sections 15.5 and 15.6.
 //!
-//! Chapters 6 to 9 found out what can be wrong with a request. They return errors, and an error is
+//! The files above found out what can be wrong with a request. They return errors, and an error is
 //! not yet an answer. This file holds the one table that turns each of them into a status, and
 //! an answer that says what is wrong, which rule says so, and where to read about it:
 //!

@@ -7,7 +7,7 @@
 //! ```text
 //!   CR LF                                  empty lines before the head: skipped, a few of them
 //!   GET /hello?name=Ada HTTP/1.1 CR LF     request line: method SP target SP version
-//!   Host: example.org CR LF                field lines, see chapter 6
+//!   Host: example.org CR LF                field lines, as headers.rs reads them
 //!   Accept: */* CR LF
 //!   CR LF                                  the empty line ends the head
 //! ```

@@ -70,11 +70,20 @@ impl Server {
     ///
     /// # Errors
     /// A [`BindError`] that says what to do.
-    pub fn bind(mut settings: Settings) -> Result<Server, BindError> {
+    pub fn bind(settings: Settings) -> Result<Server, BindError> {
+        let listener = Listener::bind(&settings.host, settings.port)?;
+        // A shorter queue at the door is a pity, and no reason not to open.
+        if let Err(error) = lengthen_backlog(listener.socket()) {
+            log(&format!("the backlog stays short: {error}"));
+        }
+        Ok(Server::at(listener, settings))
+    }
+
+    /// A server at a door that somebody else has opened. Host and port are that door's own.
+    pub fn at(listener: Listener, mut settings: Settings) -> Server {
         let cap = &mut settings.threads.cap;
         *cap = (*cap).clamp(1, PoolSize::LARGEST_CAP);
-        let listener = Listener::bind(&settings.host, settings.port)?;
-        Ok(Server { settings, listener, observer: Arc::new(Complaints) })
+        Server { settings, listener, observer: Arc::new(Complaints) }
     }
 
     /// The same with an observer of your own. Without one, what goes wrong is written to stderr.
@@ -91,10 +100,6 @@ impl Server {
     /// Starts to serve, on threads of its own, until [`Running::stop`].
     pub fn start(self, handler: Arc<dyn Handler>) -> Running {
         let Server { settings, listener, observer } = self;
-        // A shorter queue at the door is a pity, and no reason not to open.
-        if let Err(error) = lengthen_backlog(listener.socket()) {
-            log(&format!("the backlog stays short: {error}"));
-        }
         let (address, stop) = (listener.address(), listener.stop());
         let http = Http {
             handler,

@@ -15,7 +15,7 @@ use crate::site::figures::Figures;
 use crate::site::temporary::{SPOOL, TemporaryFolder};
 use crate::site::views::{SiteSettings, site};
 use crate::web::app::App;
-use crate::web::multipart::Spool;
+use crate::web::upload::Spool;
 
 /// Which contract stands between the server and the site.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,7 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::web::multipart::Spool;
+use crate::web::upload::Spool;
 
 /// The folder inside of a folder of uploads where they arrive: to keep one is then to rename it.
 pub const SPOOL: &str = ".spool";

@@ -9,8 +9,8 @@ use crate::http::headers::{FieldValue, Token};
 use crate::web::app::{
     HttpRequest, HttpResponse, IntoResponse, JsonResponse, TemplateResponse, WebError,
 };
-use crate::web::multipart::{FormData, UploadedFile};
 use crate::web::template::Context;
+use crate::web::upload::{FormData, UploadedFile};
 
 /// How many fields, how many files and how many stored files a page lists at most.
 const MOST_LISTED: usize = 100;

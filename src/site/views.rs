@@ -22,9 +22,9 @@ use crate::web::app::{
 };
 use crate::web::files::StaticFiles;
 use crate::web::form::SetCookie;
-use crate::web::multipart::Spool;
 use crate::web::serve::{request_timing, security_headers};
 use crate::web::template::{Context, Templates, escape};
+use crate::web::upload::Spool;
 
 /// What the site needs to know of the world.
 pub struct SiteSettings {

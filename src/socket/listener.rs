@@ -68,9 +68,30 @@ impl Listener {
     /// # Errors
     /// If the socket has no local address, or the system has no descriptor left.
     pub fn from_bound(socket: TcpListener) -> io::Result<Listener> {
+        let alarm = as_stream(&socket)?.map_or(Alarm::Knock, Alarm::ShutDown);
+        Listener::with_alarm(socket, alarm)
+    }
+
+    /// Takes over a socket at which other processes accept too. A stop ends our own waits, and
+    /// leaves the socket to the others. On Linux it takes a nap's time; elsewhere the kernel does
+    /// not end a nap, and the knock may be answered by another process.
+    ///
+    /// # Errors
+    /// If the socket has no local address, or the system has no descriptor left.
+    pub fn shared(socket: TcpListener) -> io::Result<Listener> {
+        let alarm = match as_stream(&socket)? {
+            Some(door) => {
+                door.set_read_timeout(Some(NAP))?;
+                Alarm::Nap
+            }
+            None => Alarm::Knock,
+        };
+        Listener::with_alarm(socket, alarm)
+    }
+
+    fn with_alarm(socket: TcpListener, alarm: Alarm) -> io::Result<Listener> {
         let address = socket.local_addr()?;
-        let door = Arc::new(as_stream(&socket)?);
-        let stop = Stop { asked: Arc::default(), door, address };
+        let stop = Stop { asked: Arc::default(), alarm: Arc::new(alarm), address };
         Ok(Listener { socket, address, stop, failures: AtomicU32::new(0) })
     }
 
@@ -99,16 +120,27 @@ impl Listener {
             match self.socket.accept() {
                 Ok((stream, peer)) => {
                     self.failures.store(0, Ordering::Relaxed);
+                    if self.takes_naps() {
+                        // The new socket has inherited the limit of our nap.
+                        let _ = stream.set_read_timeout(None);
+                    }
                     return Arrival::Guest(stream, peer);
                 }
                 Err(_) if self.stop.is_asked() => {}
                 Err(error) if concerns_one_peer(error.kind()) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock && self.takes_naps() => {}
+                // The socket listens no longer: somebody has shut it down, for all who share it.
+                Err(error) if error.kind() == ErrorKind::InvalidInput => self.stop.ask(),
                 Err(error) => {
                     self.pause();
                     return Arrival::NoRoom(error);
                 }
             }
         }
+    }
+
+    fn takes_naps(&self) -> bool {
+        matches!(*self.stop.alarm, Alarm::Nap)
     }
 
     fn pause(&self) {
@@ -129,11 +161,24 @@ fn concerns_one_peer(kind: ErrorKind) -> bool {
 #[derive(Clone)]
 pub struct Stop {
     asked: Arc<AtomicBool>,
-    /// The listening socket once more, in a type that can be shut down. It is made at the start:
-    /// when the stop is asked for, no descriptor may be free.
-    door: Arc<Option<TcpStream>>,
+    alarm: Arc<Alarm>,
     address: SocketAddr,
 }
+
+/// How a stop reaches those who sleep in `accept`.
+enum Alarm {
+    /// The listening socket once more, in a type that can be shut down. It is made at the start:
+    /// when the stop is asked for, no descriptor may be free.
+    ShutDown(TcpStream),
+    /// A connection to ourselves wakes one thread. That thread finds the flag set, comes here,
+    /// and wakes the next.
+    Knock,
+    /// Nobody is woken. Each sleep in `accept` ends by itself, and then the flag is looked at.
+    Nap,
+}
+
+/// How long a thread sleeps in `accept` where the socket is shared. A stop waits for it.
+const NAP: Duration = Duration::from_millis(250);
 
 /// How long a connection to ourselves may take.
 const KNOCK: Duration = Duration::from_millis(100);
@@ -152,12 +197,11 @@ impl Stop {
 
     /// Wakes every thread that sleeps in `accept`.
     fn wake_acceptors(&self) {
-        let _ = match &*self.door {
+        let _ = match &*self.alarm {
             // A second shutdown fails: the socket is closed already, which is what we want.
-            Some(door) => door.shutdown(Shutdown::Both),
-            // A connection to ourselves wakes one thread. That thread finds the flag set, comes
-            // here, and wakes the next.
-            None => TcpStream::connect_timeout(&self.address, KNOCK).map(drop),
+            Alarm::ShutDown(door) => door.shutdown(Shutdown::Both),
+            Alarm::Knock => TcpStream::connect_timeout(&self.address, KNOCK).map(drop),
+            Alarm::Nap => Ok(()),
         };
     }
 }

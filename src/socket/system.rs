@@ -14,9 +14,12 @@
 use std::io;
 use std::net::TcpListener;
 
-/// Why a stop was asked for.
+/// What somebody wants from this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
+    /// SIGHUP: the terminal has been closed. A program that has no terminal may take it for a
+    /// wish to begin anew.
+    Hangup,
     /// SIGINT: somebody pressed Ctrl-C.
     Interrupt,
     /// SIGTERM: a supervisor, or `kill`, wants us to end.
@@ -37,6 +40,7 @@ mod unix {
     use std::sync::atomic::{AtomicI32, Ordering};
 
     /// The same numbers on every Unix.
+    const SIGHUP: c_int = 1;
     const SIGINT: c_int = 2;
     const SIGTERM: c_int = 15;
 
@@ -58,24 +62,33 @@ mod unix {
         unsafe { write(BELL.load(Ordering::SeqCst), &byte, 1) };
     }
 
-    /// Waits for SIGINT and SIGTERM.
+    /// Waits for signals.
     pub struct Shutdown {
         bell: UnixStream,
     }
 
     impl Shutdown {
-        /// From now on the two signals no longer end the process: [`Shutdown::wait`] reports them.
-        /// Call it once: a second bell takes the rope from the first.
+        /// From now on SIGINT and SIGTERM no longer end the process: [`Shutdown::wait`] reports
+        /// them.
         ///
         /// # Errors
         /// If the system has no descriptor left.
         pub fn on_signals() -> io::Result<Shutdown> {
+            Shutdown::on(&[Signal::Interrupt, Signal::Terminate])
+        }
+
+        /// The same for a choice of signals. Call it once: a second bell takes the rope from the
+        /// first.
+        ///
+        /// # Errors
+        /// If the system has no descriptor left.
+        pub fn on(signals: &[Signal]) -> io::Result<Shutdown> {
             let (bell, rope) = UnixStream::pair()?;
             rope.set_nonblocking(true)?;
             BELL.store(rope.into_raw_fd(), Ordering::SeqCst);
-            for number in [SIGINT, SIGTERM] {
+            for wanted in signals {
                 // SAFETY: `ring` is a function of the right type, and lives for ever.
-                unsafe { signal(number, ring) };
+                unsafe { signal(number(*wanted), ring) };
             }
             Ok(Shutdown { bell })
         }
@@ -89,7 +102,19 @@ mod unix {
                     break;
                 }
             }
-            if c_int::from(byte[0]) == SIGTERM { Signal::Terminate } else { Signal::Interrupt }
+            match c_int::from(byte[0]) {
+                SIGHUP => Signal::Hangup,
+                SIGTERM => Signal::Terminate,
+                _ => Signal::Interrupt,
+            }
+        }
+    }
+
+    fn number(signal: Signal) -> c_int {
+        match signal {
+            Signal::Hangup => SIGHUP,
+            Signal::Interrupt => SIGINT,
+            Signal::Terminate => SIGTERM,
         }
     }
 
@@ -123,6 +148,14 @@ mod elsewhere {
         /// # Errors
         /// Never.
         pub fn on_signals() -> io::Result<Shutdown> {
+            Ok(Shutdown)
+        }
+
+        /// Does nothing here.
+        ///
+        /// # Errors
+        /// Never.
+        pub fn on(_signals: &[Signal]) -> io::Result<Shutdown> {
             Ok(Shutdown)
         }
 

@@ -1,4 +1,4 @@
-//! Chapter 23: the application. All tools of this part, behind one function.
+//! Chapter 26: the application. All tools of this part, behind one function.
 //!
 //! ```text
 //!   HttpRequest ──► middleware ──► middleware ──► router ──► view
@@ -32,9 +32,11 @@ use crate::web::files::StaticFiles;
 use crate::web::form::{
     CookieError, Cookies, FormError, FormLimits, SET_COOKIE, SetCookie, read_form, to_json,
 };
-use crate::web::multipart::{FormData, MultipartError, MultipartLimits, Spool};
+use crate::web::multipart::MultipartError;
 use crate::web::router::{Found, Parameters, Route, Router, path};
-use crate::web::template::{Context, TemplateEngine, TemplateError, Value};
+use crate::web::template::{TemplateEngine, TemplateError, TemplateFault};
+use crate::web::upload::{FormData, Spool, UploadError, UploadLimits};
+use crate::web::value::{Context, Value};
 
 /// What a view is given. It is also the reader of the request body.
 pub struct HttpRequest<'a> {
@@ -90,10 +92,10 @@ impl<'a> HttpRequest<'a> {
             return Ok(FormData { fields: query.iter().map(own).collect(), files: Vec::new() });
         }
         if !media_type.eq_ignore_ascii_case("multipart/form-data") {
-            return Err(MultipartError::NotMultipart.into());
+            return Err(UploadError::from(MultipartError::NotMultipart).into());
         }
         let spool = settings.spool.as_ref().ok_or(WebError::NoSpool)?;
-        Ok(FormData::read(self, kind.as_bytes(), spool, &settings.multipart)?)
+        Ok(FormData::read(self, kind.as_bytes(), spool, &settings.upload)?)
     }
 }
 
@@ -112,7 +114,7 @@ impl Read for HttpRequest<'_> {
     }
 }
 
-/// What a view returns in the end: the response of chapter 11.
+/// What a view returns in the end: the response that the server writes.
 pub type HttpResponse = Response;
 
 /// Whatever a view may return.
@@ -276,14 +278,14 @@ impl Next<'_> {
 /// What an application can be given.
 #[derive(Default)]
 pub struct AppSettings {
-    /// Renders templates: that of chapter 19, or another.
+    /// Renders templates: [`Templates`](crate::web::template::Templates), or another.
     pub templates: Option<Box<dyn TemplateEngine>>,
     /// Where uploaded files arrive. Without it there are no uploads.
     pub spool: Option<Spool>,
     /// Limits of urlencoded forms, and of queries.
     pub form: FormLimits,
     /// Limits of multipart forms.
-    pub multipart: MultipartLimits,
+    pub upload: UploadLimits,
     /// Whether error pages explain what happened. Never for strangers: they say too much.
     pub debug: bool,
 }
@@ -326,7 +328,7 @@ impl App {
         self
     }
 
-    /// Adds a view for all methods. Chapter 18 explains patterns.
+    /// Adds a view for all methods. The router explains patterns.
     ///
     /// # Panics
     /// This and the next methods: if the pattern is malformed. It happens when the program starts.
@@ -506,7 +508,7 @@ fn with_allow(response: HttpResponse, allow: &str) -> HttpResponse {
     }
 }
 
-/// The same address with a slash. As in chapter 22 it is relative, and begins with a dot: a path
+/// The same address with a slash. As in files.rs it is relative, and begins with a dot: a path
 /// like `/\evil.example` would be another host to a browser.
 fn with_slash(request: &HttpRequest) -> String {
     let target = &request.head.target;
@@ -522,8 +524,8 @@ pub enum WebError {
     Body(BodyError),
     /// The urlencoded form is too long or has too many fields. 413.
     Form(FormError),
-    /// The multipart form. It knows its status.
-    Multipart(MultipartError),
+    /// The multipart form, or its files. It knows its status.
+    Upload(UploadError),
     /// The query has too many pairs. 400.
     Query(UrlError),
     /// No spool folder was given, so there are no uploads. 415.
@@ -550,7 +552,7 @@ impl WebError {
         match self {
             WebError::Body(error) => refusal(error).status,
             WebError::Form(_) => Status::CONTENT_TOO_LARGE,
-            WebError::Multipart(error) => error.status(),
+            WebError::Upload(error) => error.status(),
             WebError::Query(error) => Refusal::from(error.clone()).status,
             WebError::NoSpool => MultipartError::NotMultipart.status(),
             _ => Status::INTERNAL_SERVER_ERROR,
@@ -562,10 +564,14 @@ impl WebError {
         match self {
             WebError::Body(_) => "src/http/body.rs",
             WebError::Form(_) | WebError::Cookie(_) => "src/web/form.rs",
-            WebError::Multipart(_) | WebError::NoSpool => "src/web/multipart.rs",
+            WebError::Upload(UploadError::Form(_)) => "src/web/multipart.rs",
+            WebError::Upload(_) | WebError::NoSpool => "src/web/upload.rs",
             WebError::Query(_) => "src/http/url.rs",
             WebError::Field(_) => "src/http/headers.rs",
             WebError::BadStatus(_) => "src/http/response.rs",
+            WebError::Template(TemplateError { fault: TemplateFault::Syntax(_), .. }) => {
+                "src/web/syntax.rs"
+            }
             WebError::Template(_) | WebError::NoTemplates => "src/web/template.rs",
             WebError::Panic(_) | WebError::Io(_) => "src/web/app.rs",
         }
@@ -613,7 +619,7 @@ impl fmt::Display for WebError {
         match self {
             WebError::Body(error) => error.fmt(f),
             WebError::Form(error) => error.fmt(f),
-            WebError::Multipart(error) => error.fmt(f),
+            WebError::Upload(error) => error.fmt(f),
             WebError::Query(error) => error.fmt(f),
             WebError::NoSpool => write!(f, "this application takes no uploads"),
             WebError::Field(error) => write!(f, "a field of the answer: {error}"),
@@ -648,11 +654,11 @@ impl From<FormError> for WebError {
     }
 }
 
-impl From<MultipartError> for WebError {
-    fn from(error: MultipartError) -> WebError {
+impl From<UploadError> for WebError {
+    fn from(error: UploadError) -> WebError {
         match error {
-            MultipartError::Body(error) => WebError::Body(error),
-            error => WebError::Multipart(error),
+            UploadError::Body(error) => WebError::Body(error),
+            error => WebError::Upload(error),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Chapter 22: static files. RFC 9110, sections 8.8, 13, 14 and 17.3.
+//! Chapter 25: static files. RFC 9110, sections 8.8, 13, 14 and 17.3.
 //!
 //! A stranger names a file, and we send it. Two questions must be kept apart. The first is about
 //! the file system: which file, and may it be seen at all?

@@ -1,4 +1,4 @@
-//! Chapter 20: forms, cookies and JSON. WHATWG URL Standard, section 5; RFC 6265; RFC 8259.
+//! Chapter 22: forms, cookies and JSON. WHATWG URL Standard, section 5; RFC 6265; RFC 8259.
 //!
 //! Three small languages in which an application and a browser exchange values:
 //!
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::http::headers::{FieldError, Headers, Token};
 use crate::http::url::{Query, QueryLimits, UrlError};
-use crate::web::template::Value;
+use crate::web::value::Value;
 
 /// How much a form may hold. Above it the answer is 413.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Default for FormLimits {
 /// Reads an urlencoded form from a request body.
 ///
 /// It is UTF-8 whatever the `charset` of its media type says, as the Standard wants it, and bytes
-/// that are none become U+FFFD. `+` is a space, and a bad `%` is a percent sign (chapter 8).
+/// that are none become U+FFFD. `+` is a space, and a bad `%` is a percent sign, as in a query.
 ///
 /// # Errors
 /// Every [`FormError`]. After one, the rest of the body is still in the source.
@@ -342,8 +342,6 @@ impl Error for CookieError {}
 /// Infinity and "not a number" become `null`. JavaScript rounds integers above 2^53.
 ///
 /// However deep the value is, it takes the same few bytes of stack: what is open is kept in a list.
-/// But to drop a value takes stack for each level: a map up to 700 bytes, so on the 256 KB of our
-/// threads a value may be 200 levels deep.
 pub fn to_json(value: &Value) -> String {
     let mut json = String::new();
     let mut open: Vec<Open> = begin(&mut json, value).into_iter().collect();

@@ -1,4 +1,4 @@
-//! Chapter 21: forms with files. RFC 7578, and RFC 2046, section 5.1.
+//! Chapter 23: forms with files. RFC 7578, and RFC 2046, section 5.1.
 //!
 //! A form that holds a file is sent in parts, and the parts are kept apart by a line that occurs in
 //! none of them. To find that line sounds easy. But it arrives cut in two, the file holds half of
@@ -21,24 +21,14 @@
 //!   anything                                            epilogue: ignored
 //! ```
 //!
-//! [`MultipartParser`] takes bytes and says what they are. [`MultipartReader`] brings it bytes.
-//! [`FormData`] puts values into memory and files into a [`Spool`], a folder that forgets them
-//! unless somebody keeps them.
+//! [`MultipartParser`] is shown bytes and says what they are. It keeps none of them but the head of
+//! a part, and touches neither a socket nor a disk.
 
-use crate::http::body::BodyError;
 use crate::http::headers::{CONTENT_TYPE, FieldError, Headers, Token, field_line};
-use crate::http::refusal::Refusal;
 use crate::http::request::Parse;
 use crate::http::response::Status;
-use std::collections::hash_map::RandomState;
 use std::fmt;
-use std::fs::{self, File};
-use std::hash::{BuildHasher, Hasher};
-use std::io::{self, BufRead, ErrorKind, Read, Write};
-use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::BufRead;
 
 /// How much a form may hold. What is over a limit is answered with 413, a long boundary with 400.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +37,12 @@ pub struct MultipartLimits {
     pub boundary: usize,
     /// Number of parts: each costs far more than the few bytes that it takes to send.
     pub parts: usize,
-    /// Number of parts that are files: each is a file on our disk, if only for a moment.
+    /// Number of parts that are files: whoever keeps them pays for each.
     pub files: usize,
     /// Bytes in the head of one part, with its line ends: it is held in memory.
     pub part_head: usize,
     /// Number of fields in the head of one part. Browsers send two.
     pub part_fields: usize,
-    /// Bytes of all names, file names, types and values together: they are held in memory.
-    pub memory: usize,
     /// Bytes of a file name; a longer one is cut, not refused.
     pub file_name: usize,
 }
@@ -67,7 +55,6 @@ impl Default for MultipartLimits {
             files: 100,
             part_head: 8 * 1024,
             part_fields: 16,
-            memory: 1024 * 1024,
             file_name: 100,
         }
     }
@@ -123,7 +110,7 @@ fn unescape(name: &[u8]) -> String {
 /// What we dare to show of a client's file name: at most `most` bytes of the last part of its path,
 /// without control characters and those that turn the direction of writing. It may be empty.
 ///
-/// It is text. Whoever makes a path of it has missed the point; see [`UploadedFile::keep`].
+/// It is text. Whoever makes a path of it has missed the point.
 pub fn clean_file_name(name: &str, most: usize) -> String {
     // With one of these, `photo\u{202e}gpj.exe` is shown as photoexe.jpg.
     const TURNS: &str =
@@ -210,7 +197,7 @@ fn find<'a>(
     }
 }
 
-/// What is no UTF-8 becomes U+FFFD, as in chapter 8.
+/// What is no UTF-8 becomes U+FFFD, as in a query.
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -307,6 +294,11 @@ impl MultipartParser {
             State::Head => self.read_head(input),
             State::Epilogue => Ok(skip(input.len())),
         }
+    }
+
+    /// The most bytes that it can need at once: a line of a head with its end, or a delimiter.
+    pub fn longest(&self) -> usize {
+        self.limits.part_head.max(self.delimiter.len()).saturating_add(2)
     }
 
     /// Call it when no more bytes come. Error: [`MultipartError::Truncated`].
@@ -463,352 +455,6 @@ fn find_return(bytes: &[u8]) -> Option<usize> {
     (*last == b'\r').then_some(before.len())
 }
 
-/// Reads the parts of a form from a source of bytes, with one buffer for all of them.
-#[derive(Debug)]
-pub struct MultipartReader<R> {
-    source: R,
-    parser: MultipartParser,
-    buffer: Vec<u8>,
-    /// The bytes that the parser has not used yet.
-    unused: Range<usize>,
-    /// The bytes that the last event is about.
-    used: Range<usize>,
-    inside: bool,
-}
-
-/// The bytes that are read, and written to a file, in one step.
-const BUFFER: usize = 256 * 1024;
-
-impl<R: Read> MultipartReader<R> {
-    /// A reader of the form that comes with this `Content-Type`. Errors: as for
-    /// [`MultipartParser::new`].
-    pub fn new(
-        source: R,
-        content_type: &[u8],
-        limits: MultipartLimits,
-    ) -> Result<MultipartReader<R>, MultipartError> {
-        let parser = MultipartParser::new(content_type, limits)?;
-        // Whatever is not used at once must fit: a line of a head with its end, or a delimiter.
-        let needed = parser.limits.part_head.max(parser.delimiter.len());
-        Ok(MultipartReader {
-            source,
-            buffer: vec![0; BUFFER.max(needed.saturating_add(2))],
-            parser,
-            unused: 0..0,
-            used: 0..0,
-            inside: false,
-        })
-    }
-
-    /// The head of the next part. `None` after the last one, when the source has been read to its
-    /// end. What is left of the part before is skipped.
-    pub fn next_part(&mut self) -> Result<Option<Part>, MultipartError> {
-        self.inside = false;
-        loop {
-            match self.step()? {
-                None => return Ok(None),
-                Some(Event::Part(part)) => {
-                    self.inside = true;
-                    return Ok(Some(part));
-                }
-                Some(_) => {}
-            }
-        }
-    }
-
-    /// The next bytes of the part, or `None` at its end.
-    pub fn read_data(&mut self) -> Result<Option<&[u8]>, MultipartError> {
-        while self.inside {
-            match self.step()? {
-                Some(Event::Data) => return Ok(self.buffer.get(self.used.clone())),
-                Some(Event::Skipped) => {}
-                _ => self.inside = false,
-            }
-        }
-        Ok(None)
-    }
-
-    fn step(&mut self) -> Result<Option<Event>, MultipartError> {
-        loop {
-            let unused = self.buffer.get(self.unused.clone()).unwrap_or_default();
-            if let Parse::Complete { value, used } = self.parser.advance(unused)? {
-                let end = self.unused.start + used;
-                self.used = self.unused.start..end;
-                self.unused.start = end;
-                return Ok(Some(value));
-            }
-            if self.fill()? == 0 {
-                self.parser.finish()?;
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Moves the few bytes that are left to the front, and reads more behind them.
-    fn fill(&mut self) -> Result<usize, MultipartError> {
-        if self.unused.start > 0 {
-            self.buffer.copy_within(self.unused.clone(), 0);
-            self.unused = 0..self.unused.len();
-        }
-        let room = self.buffer.get_mut(self.unused.end..).unwrap_or_default();
-        loop {
-            match self.source.read(room) {
-                Ok(count) => {
-                    let count = count.min(room.len());
-                    self.unused.end += count;
-                    return Ok(count);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(MultipartError::from_source(error)),
-            }
-        }
-    }
-}
-
-/// A form: what was typed, in memory, and what was uploaded, in files. Both in the order sent.
-#[derive(Debug, Default)]
-pub struct FormData {
-    /// Name and value of each field that is no file. A name may occur more than once.
-    pub fields: Vec<(String, String)>,
-    /// The files. An input that was left empty, so without name and content, is not among them.
-    pub files: Vec<UploadedFile>,
-}
-
-const ANY_BYTES: &str = "application/octet-stream";
-
-impl FormData {
-    /// Reads a whole form to the end of `source`. After an error nothing of it is left anywhere.
-    ///
-    /// Errors: every [`MultipartError`].
-    pub fn read(
-        source: impl Read,
-        content_type: &[u8],
-        spool: &Spool,
-        limits: &MultipartLimits,
-    ) -> Result<FormData, MultipartError> {
-        let mut reader = MultipartReader::new(source, content_type, limits.clone())?;
-        let mut form = FormData::default();
-        let mut memory = limits.memory;
-        while let Some(part) = reader.next_part()? {
-            spend(&mut memory, part.name.len())?;
-            let Some(file_name) = part.file_name else {
-                let mut value = Vec::new();
-                while let Some(data) = reader.read_data()? {
-                    spend(&mut memory, data.len())?;
-                    value.extend_from_slice(data);
-                }
-                form.fields.push((part.name, text(&value)));
-                continue;
-            };
-            // RFC 7578, section 4.4: a file without a type is any bytes.
-            let content_type = part.content_type.unwrap_or_else(|| ANY_BYTES.to_string());
-            spend(&mut memory, file_name.len() + content_type.len())?;
-            let file = spool.store(part.name, file_name, content_type, &mut reader)?;
-            if file.size > 0 || !file.file_name.is_empty() {
-                form.files.push(file);
-            }
-        }
-        Ok(form)
-    }
-}
-
-fn spend(memory: &mut usize, bytes: usize) -> Result<(), MultipartError> {
-    let left = memory.checked_sub(bytes);
-    *memory = left.ok_or(MultipartError::ValuesTooLong)?;
-    Ok(())
-}
-
-/// A file of a form. It is removed when this value is dropped, unless it was kept.
-#[derive(Debug)]
-pub struct UploadedFile {
-    /// The name of the form's field.
-    pub field: String,
-    /// The client's name for it, cleaned: text to show, never a path. May be empty.
-    pub file_name: String,
-    /// The client's word for what it is.
-    pub content_type: String,
-    /// Its length in bytes.
-    pub size: u64,
-    path: PathBuf,
-    id: String,
-    /// While there is a file, its owner is alive.
-    _owner: Arc<Owner>,
-}
-
-impl UploadedFile {
-    /// Where it is, for as long as this value lives.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Moves it into `folder`, under a name of ours, and returns its new path.
-    ///
-    /// The name owes nothing to the client: no folder, no ending that a server would trust.
-    ///
-    /// Error: that of the system, and the file is removed. `folder` must be on the file system of
-    /// the spool: only there does a file appear whole or not at all.
-    pub fn keep(self, folder: &Path) -> io::Result<PathBuf> {
-        let kept = folder.join(format!("upload-{}", self.id));
-        fs::rename(&self.path, &kept)?;
-        Ok(kept)
-    }
-}
-
-impl Drop for UploadedFile {
-    fn drop(&mut self) {
-        // One that was kept is not here any more.
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// A folder for files that are arriving. Several processes may share it. Its clones are the same.
-///
-/// ```text
-///   spool-5f3a90cc12de7b04.live      our lock: a socket that this process has bound
-///   spool-5f3a90cc12de7b04-17.part   our 17th file
-///   spool-90b2cc07714ea3d5-2.part    of another process: its lock tells whether it is alive
-/// ```
-#[derive(Debug, Clone)]
-pub struct Spool(Arc<Owner>);
-
-/// One user of a spool folder.
-#[derive(Debug)]
-struct Owner {
-    folder: PathBuf,
-    token: String,
-    files: AtomicU64,
-    _lock: lock::Lock,
-}
-
-impl Spool {
-    /// Opens the folder, makes it if need be, and removes what dead processes have left in it.
-    ///
-    /// Error: that of the system. A path of more than about 75 bytes is too long for a lock.
-    pub fn open(folder: &Path) -> io::Result<Spool> {
-        fs::create_dir_all(folder)?;
-        // Random keys from the system; the standard library gives no other random numbers.
-        let token = format!("{:016x}", RandomState::new().build_hasher().finish());
-        // No sweeper may see a lock before it is held, so it gets its name afterwards.
-        let unnamed = folder.join(format!("spool-{token}.new"));
-        let lock = lock::take(&unnamed)?;
-        fs::rename(&unnamed, lock_path(folder, &token))?;
-        let owner =
-            Owner { folder: folder.to_path_buf(), token, files: AtomicU64::new(1), _lock: lock };
-        sweep(folder)?;
-        Ok(Spool(Arc::new(owner)))
-    }
-
-    /// Writes the rest of a part into a new file, piece by piece as it arrives.
-    fn store<R: Read>(
-        &self,
-        field: String,
-        file_name: String,
-        content_type: String,
-        reader: &mut MultipartReader<R>,
-    ) -> Result<UploadedFile, MultipartError> {
-        let number = self.0.files.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}-{number}", self.0.token);
-        let path = self.0.folder.join(format!("spool-{id}.part"));
-        let failed = |error: io::Error| MultipartError::Spool(error.kind());
-        // `create_new`: what is there already is not ours.
-        let mut disk = File::create_new(&path).map_err(failed)?;
-        // From here on it is removed, whatever happens.
-        let mut file = UploadedFile {
-            field,
-            file_name,
-            content_type,
-            size: 0,
-            path,
-            id,
-            _owner: Arc::clone(&self.0),
-        };
-        while let Some(data) = reader.read_data()? {
-            disk.write_all(data).map_err(failed)?;
-            file.size = file.size.saturating_add(data.len() as u64);
-        }
-        Ok(file)
-    }
-}
-
-impl Drop for Owner {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(lock_path(&self.folder, &self.token));
-    }
-}
-
-fn lock_path(folder: &Path, token: &str) -> PathBuf {
-    folder.join(format!("spool-{token}.live"))
-}
-
-/// Removes every file with a name of ours whose owner is dead.
-///
-/// A process has its lock before its first file and until after its last one, so the order here,
-/// first the file's name and then the lock, never meets a living owner without a lock.
-fn sweep(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let Some(token) = name.to_str().and_then(owner_of) else {
-            continue;
-        };
-        if !lock::is_held(&lock_path(folder, token)) {
-            // It may be gone: others sweep too.
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-    Ok(())
-}
-
-/// The token in `spool-TOKEN.live` or `spool-TOKEN-NUMBER.part`; `None` for a name not of ours.
-fn owner_of(name: &str) -> Option<&str> {
-    let (token, rest) = name.strip_prefix("spool-")?.split_at_checked(16)?;
-    let is_token = token.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let middle = rest.strip_suffix(".part").unwrap_or_default();
-    let number = middle.strip_prefix('-').unwrap_or_default();
-    let is_part = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    (is_token && (is_part || rest == ".live")).then_some(token)
-}
-
-/// A lock that the kernel opens when its process dies, whatever it dies of.
-///
-/// A process id in the file's name would not do: ids are used again, and in a container each start
-/// has the same one.
-#[cfg(unix)]
-mod lock {
-    use std::io::{self, ErrorKind};
-    use std::os::unix::net::UnixDatagram;
-    use std::path::Path;
-
-    pub type Lock = UnixDatagram;
-
-    pub fn take(path: &Path) -> io::Result<Lock> {
-        UnixDatagram::bind(path)
-    }
-
-    /// Nobody answers at the socket of a dead process. In doubt it is held.
-    pub fn is_held(path: &Path) -> bool {
-        let answer = UnixDatagram::unbound().and_then(|socket| socket.connect(path));
-        !matches!(
-            answer.map_err(|error| error.kind()),
-            Err(ErrorKind::ConnectionRefused | ErrorKind::NotFound)
-        )
-    }
-}
-
-/// Without such sockets nothing is ever swept.
-#[cfg(not(unix))]
-mod lock {
-    pub type Lock = std::fs::File;
-
-    pub fn take(path: &std::path::Path) -> std::io::Result<Lock> {
-        Lock::create(path)
-    }
-
-    pub fn is_held(_path: &std::path::Path) -> bool {
-        true
-    }
-}
-
 /// What is wrong with a form, and the status that fits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MultipartError {
@@ -838,23 +484,9 @@ pub enum MultipartError {
     TooManyParts,
     /// There are more files than [`MultipartLimits::files`]. 413.
     TooManyFiles,
-    /// Names and values are longer than [`MultipartLimits::memory`]. 413.
-    ValuesTooLong,
-    /// The body itself broke off or broke a rule. The status of that error.
-    Body(BodyError),
-    /// A file could not be written. 507 if the disk is full, else 500.
-    Spool(ErrorKind),
 }
 
 impl MultipartError {
-    /// The reader of chapter 9 puts its own error into an `io::Error`, and here it comes out again.
-    fn from_source(error: io::Error) -> MultipartError {
-        MultipartError::Body(match error.downcast::<BodyError>() {
-            Ok(error) => error,
-            Err(error) => BodyError::Source(error.kind()),
-        })
-    }
-
     /// The rule that is broken.
     pub fn rule(&self) -> &'static str {
         use MultipartError::*;
@@ -865,10 +497,9 @@ impl MultipartError {
             Parameter => "RFC 9110, section 5.6.6",
             Field(error) => error.rule(),
             Disposition | MissingName => "RFC 7578, section 4.2",
-            HeadTooLong | TooManyFields | TooManyParts => "RFC 9110, section 15.5.14",
-            TooManyFiles | ValuesTooLong => "RFC 9110, section 15.5.14",
-            Body(error) => error.rule(),
-            Spool(_) => "RFC 4918, section 11.5",
+            HeadTooLong | TooManyFields | TooManyParts | TooManyFiles => {
+                "RFC 9110, section 15.5.14"
+            }
         }
     }
 
@@ -876,14 +507,8 @@ impl MultipartError {
     pub fn status(&self) -> Status {
         use MultipartError::*;
         let code = match self {
-            HeadTooLong | TooManyFields | TooManyParts | TooManyFiles | ValuesTooLong => 413,
+            HeadTooLong | TooManyFields | TooManyParts | TooManyFiles => 413,
             NotMultipart => 415,
-            Body(BodyError::Source(ErrorKind::TimedOut)) => 408,
-            Body(error) => Refusal::from(error.clone()).status.code(),
-            Spool(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => 507,
-            // The system lets no file of ours grow so long.
-            Spool(ErrorKind::FileTooLarge) => 507,
-            Spool(_) => 500,
             _ => 400,
         };
         Status::new(code).unwrap_or(Status::INTERNAL_SERVER_ERROR)
@@ -907,9 +532,6 @@ impl fmt::Display for MultipartError {
             TooManyFields => "the head of a part has too many fields",
             TooManyParts => "the form has too many parts",
             TooManyFiles => "the form has too many files",
-            ValuesTooLong => "the names and values of the form are too long in all",
-            Body(error) => return error.fmt(f),
-            Spool(kind) => return write!(f, "an uploaded file could not be stored: {kind}"),
         })
     }
 }

@@ -22,6 +22,7 @@
 use std::fmt;
 
 use crate::http::request::Method;
+use crate::http::url::remove_dot_segments;
 
 /// A pattern, and what stands at its end. The router never calls the view: it hands it out.
 #[derive(Debug, Clone)]
@@ -148,17 +149,19 @@ impl<V> Route<V> {
         for segment in &self.segments {
             path.push('/');
             match segment {
-                Segment::Literal(literal) => push_encoded(&mut path, literal),
+                Segment::Literal(literal) => path.push_str(literal),
                 Segment::Parameter(converter, name) => {
                     let (_, value) = values.iter().find(|(key, _)| key == name)?;
-                    if !converter.accepts(value) || !arrives(value) {
+                    if !converter.accepts(value) {
                         return None;
                     }
-                    push_encoded(&mut path, value);
+                    path.push_str(value);
                 }
             }
         }
-        Some(path)
+        // A browser carries out dots before it asks, encoded or not, and no path may hold a NUL.
+        let arrives = remove_dot_segments(&path) == path && !path.contains('\0');
+        arrives.then(|| encoded(&path))
     }
 }
 
@@ -221,22 +224,18 @@ impl Segment {
     }
 }
 
-/// Whether a browser sends this text as it is. It carries out dots before it asks, encoded or not,
-/// and no path may hold a NUL.
-fn arrives(text: &str) -> bool {
-    !text.contains('\0') && !text.split('/').any(|segment| matches!(segment, "." | ".."))
-}
-
 /// Leaves what a path may hold as it is.
 // pchar = unreserved / pct-encoded / sub-delims / ":" / "@"        RFC 3986, section 3.3
-fn push_encoded(path: &mut String, text: &str) {
-    for byte in text.bytes() {
+fn encoded(path: &str) -> String {
+    let mut encoded = String::with_capacity(path.len());
+    for byte in path.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@".contains(&byte) {
-            path.push(char::from(byte));
+            encoded.push(char::from(byte));
         } else {
-            path.push_str(&format!("%{byte:02X}"));
+            encoded.push_str(&format!("%{byte:02X}"));
         }
     }
+    encoded
 }
 
 /// What the parameters of a pattern stood for.

@@ -1,4 +1,4 @@
-//! Chapter 24: serving an application. PEP 3333 and ASGI, from the application's side.
+//! Chapter 27: serving an application. PEP 3333 and ASGI, from the application's side.
 //!
 //! An application is a function from a request to a response. What stands between it and a socket
 //! is put around it in layers, and none of them knows what is inside:

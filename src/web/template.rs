@@ -1,214 +1,32 @@
-//! Chapter 19: templates. WHATWG HTML Standard, section 13.3, for what is escaped.
+//! Chapter 21: templates. WHATWG HTML Standard, section 13.3, for what is escaped.
 //!
-//! A page is mostly fixed text, with a few values in it that strangers typed. Glue the two with
-//! `format!`, and a stranger who calls himself `<script>` writes your page. So the text lives in a
-//! file of its own, and one place decides how a value enters it: escaped, unless told otherwise.
+//! The pages of a site are files in a folder. Somebody must find them, read and parse each once, put
+//! them together where one includes or extends another, and fill them. And whatever stands in them,
+//! a page must end: in bounded time, memory and depth.
 //!
 //! ```text
-//!   source   <p>Hello {{ name }}{% if admin %}!{% endif %}
-//!   tokens   Text      Output    Tag          T Tag
-//!   nodes    Text, Output(name), If(admin: [Text])
-//!   text     <p>Hello &lt;script&gt;!
+//!   page.html      {% extends "base.html" %} {% block title %}Hello {{ name }}{% endblock %}
+//!   base.html      <h1>{% block title %}{% endblock %}</h1>
+//!
+//!   the family     page.html, base.html        who has a block of that name? The first one wins.
+//!   the page       <h1>Hello &lt;script&gt;</h1>
 //! ```
 //!
-//! | written | means |
-//! |---|---|
-//! | `{{ user.name }}` `{{ rows.0 }}` | the value, escaped; a name that is missing is nothing |
-//! | `{{ title\|default:"none"\|upper }}` | the value, sent through filters |
-//! | `{% if a and not b == 3 %} {% elif c %} {% else %} {% endif %}` | a choice |
-//! | `{% for row in rows %} {% empty %} {% endfor %}` | a loop; it knows `forloop.counter` |
-//! | `{% include "row.html" %}` | that template, here, with the same names |
-//! | `{% extends "base.html" %}` `{% block title %} {% endblock %}` | base, with these blocks |
-//! | `{# words #}` | nothing |
-//!
-//! The filters: `default:x` (x for what is not true), `upper`, `lower`, `length`, `join:", "`,
-//! `floatformat:1` (digits after the point), `urlencode` (for a value inside an address), and
-//! `safe`, which is the only way past escaping.
+//! A name that is missing is nothing. A loop knows `forloop.counter`, `counter0`, `first` and
+//! `last`. The filter `safe` is the only way past escaping.
 
+use crate::web::syntax::{Condition, Expression, Filter, For, Kind, Node, Operator, Part, Source};
+use crate::web::syntax::{SyntaxFault, Template, Test};
+pub use crate::web::value::{Context, Value, escape};
+use crate::web::value::{Unfit, url_encode};
 use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::mem;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
-
-/// What a template can be given.
-///
-/// A list inside a list, some ten thousand deep, overflows the stack when it is dropped, as every
-/// tree in Rust does. So set a limit where you make values of what a stranger sent.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum Value {
-    /// No value.
-    #[default]
-    Nothing,
-    /// True or false.
-    Bool(bool),
-    /// A whole number.
-    Integer(i64),
-    /// A number with a fraction.
-    Float(f64),
-    /// Text as somebody typed it. It is escaped on its way into a page.
-    Text(String),
-    /// HTML that the program wrote itself. It enters a page as it is, so it must hold no byte of a
-    /// stranger that was not escaped.
-    Safe(String),
-    /// Values in order.
-    List(Vec<Value>),
-    /// Values with names.
-    Map(BTreeMap<String, Value>),
-}
-
-impl From<&str> for Value {
-    fn from(text: &str) -> Value {
-        Value::Text(text.to_string())
-    }
-}
-
-impl From<String> for Value {
-    fn from(text: String) -> Value {
-        Value::Text(text)
-    }
-}
-
-impl From<bool> for Value {
-    fn from(truth: bool) -> Value {
-        Value::Bool(truth)
-    }
-}
-
-impl From<i32> for Value {
-    fn from(number: i32) -> Value {
-        Value::Integer(number.into())
-    }
-}
-
-impl From<i64> for Value {
-    fn from(number: i64) -> Value {
-        Value::Integer(number)
-    }
-}
-
-impl From<u64> for Value {
-    /// A number above `i64::MAX` becomes `i64::MAX`.
-    fn from(number: u64) -> Value {
-        Value::Integer(i64::try_from(number).unwrap_or(i64::MAX))
-    }
-}
-
-impl From<usize> for Value {
-    fn from(number: usize) -> Value {
-        Value::from(number as u64)
-    }
-}
-
-impl From<f64> for Value {
-    fn from(number: f64) -> Value {
-        Value::Float(number)
-    }
-}
-
-impl<T: Into<Value>> From<Option<T>> for Value {
-    fn from(value: Option<T>) -> Value {
-        value.map_or(Value::Nothing, Into::into)
-    }
-}
-
-impl<T: Into<Value>> From<Vec<T>> for Value {
-    fn from(items: Vec<T>) -> Value {
-        Value::List(items.into_iter().map(Into::into).collect())
-    }
-}
-
-impl From<Context> for Value {
-    fn from(context: Context) -> Value {
-        Value::Map(context.values)
-    }
-}
-
-impl Value {
-    /// Whether `{% if %}` takes it for true: everything but nothing, false, zero and the empty.
-    fn is_true(&self) -> bool {
-        match self {
-            Value::Nothing => false,
-            Value::Bool(truth) => *truth,
-            Value::Integer(number) => *number != 0,
-            Value::Float(number) => *number != 0.0,
-            Value::Text(text) | Value::Safe(text) => !text.is_empty(),
-            Value::List(items) => !items.is_empty(),
-            Value::Map(map) => !map.is_empty(),
-        }
-    }
-
-    /// The value as it is printed, before it is escaped.
-    fn text(&self) -> Result<Cow<'_, str>, TemplateFault> {
-        match self {
-            Value::Nothing => Ok(Cow::Borrowed("")),
-            Value::Bool(truth) => Ok(Cow::Owned(truth.to_string())),
-            Value::Integer(number) => Ok(Cow::Owned(number.to_string())),
-            Value::Float(number) => Ok(Cow::Owned(number.to_string())),
-            Value::Text(text) | Value::Safe(text) => Ok(Cow::Borrowed(text)),
-            Value::List(_) => Err(expected("text or a number", "a list")),
-            Value::Map(_) => Err(expected("text or a number", "a map")),
-        }
-    }
-
-    fn number(&self) -> Option<f64> {
-        match self {
-            Value::Integer(number) => Some(*number as f64),
-            Value::Float(number) => Some(*number),
-            _ => None,
-        }
-    }
-
-    /// How two values stand to each other, or `None` if they cannot be compared: a number and a
-    /// text, or lists and maps.
-    fn compare(&self, other: &Value) -> Option<Ordering> {
-        match (self, other) {
-            (Value::Nothing, Value::Nothing) => Some(Ordering::Equal),
-            (Value::Bool(left), Value::Bool(right)) => Some(left.cmp(right)),
-            (Value::Integer(left), Value::Integer(right)) => Some(left.cmp(right)),
-            (Value::Text(left) | Value::Safe(left), Value::Text(right) | Value::Safe(right)) => {
-                Some(left.cmp(right))
-            }
-            _ => self.number()?.partial_cmp(&other.number()?),
-        }
-    }
-}
-
-/// The names that a template may use, and their values.
-///
-/// As a [`Value`] it is a map, so it also builds the rows of a list:
-/// `Context::new().with("rows", vec![Context::new().with("x", 1)])`.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Context {
-    values: BTreeMap<String, Value>,
-}
-
-impl Context {
-    /// A context without names.
-    pub fn new() -> Context {
-        Context::default()
-    }
-
-    /// The same with one name more. A name that is there already gets the new value.
-    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Context {
-        self.set(name, value);
-        self
-    }
-
-    /// Gives a name a value.
-    pub fn set(&mut self, name: &str, value: impl Into<Value>) {
-        self.values.insert(name.to_string(), value.into());
-    }
-
-    /// The value of a name.
-    pub fn get(&self, name: &str) -> Option<&Value> {
-        self.values.get(name)
-    }
-}
 
 /// Makes pages out of names and values.
 ///
@@ -249,7 +67,7 @@ pub struct Templates {
     memory: BTreeMap<String, String>,
     debug: bool,
     limits: TemplateLimits,
-    parsed: RwLock<BTreeMap<String, Arc<Template>>>,
+    parsed: RwLock<BTreeMap<String, Arc<Loaded>>>,
 }
 
 impl TemplateEngine for Templates {
@@ -309,37 +127,50 @@ impl Templates {
     }
 
     /// The template of that name, read and parsed if that is needed.
-    fn find(&self, name: &str) -> Result<Arc<Template>, TemplateError> {
+    fn find(&self, name: &str) -> Result<Arc<Loaded>, TemplateError> {
         // A thread that panics cannot leave half a map, so a poisoned lock is taken all the same.
         let parsed = self.parsed.read().unwrap_or_else(PoisonError::into_inner);
         let known = parsed.get(name).cloned();
         drop(parsed);
-        if let (Some(template), false) = (&known, self.debug) {
-            return Ok(Arc::clone(template));
+        if let (Some(loaded), false) = (&known, self.debug) {
+            return Ok(Arc::clone(loaded));
         }
-        let source = self.source(name)?;
-        if let Some(template) = known.filter(|template| template.source == source) {
-            return Ok(template);
+        let source = self.source(name).map_err(|fault| match fault {
+            // It is missing where somebody asks for it. All else is wrong with the file itself.
+            TemplateFault::Missing(_) => TemplateError::from(fault),
+            fault => TemplateError::from(fault).at(name, 0),
+        })?;
+        if let Some(loaded) = known.filter(|loaded| loaded.source == source) {
+            return Ok(loaded);
         }
-        let template = Arc::new(Template::parse(name, &source, &self.limits)?);
+        let template = Template::parse(&source, self.limits.depth);
+        let template = template.map_err(|error| {
+            TemplateError::from(TemplateFault::Syntax(error.fault)).at(name, error.line)
+        })?;
+        let loaded = Arc::new(Loaded { name: name.to_string(), source, template });
         let mut parsed = self.parsed.write().unwrap_or_else(PoisonError::into_inner);
-        parsed.insert(name.to_string(), Arc::clone(&template));
-        Ok(template)
+        parsed.insert(name.to_string(), Arc::clone(&loaded));
+        Ok(loaded)
     }
 
     /// The text of a template: from the folder, or else from memory.
-    fn source(&self, name: &str) -> Result<String, TemplateError> {
+    fn source(&self, name: &str) -> Result<String, TemplateFault> {
         let missing = TemplateFault::Missing(name.to_string());
         if !stays_inside(name) {
-            return Err(missing.into());
+            return Err(missing);
         }
-        if let Some(folder) = &self.folder {
-            let source = read(&folder.join(name), self.limits.source);
-            if let Some(source) = source.map_err(|fault| fault.at(name, 0))? {
-                return Ok(source);
-            }
+        let limit = self.limits.source;
+        let file = match &self.folder {
+            Some(folder) => read(&folder.join(name), limit)?,
+            None => None,
+        };
+        let memory = || self.memory.get(name).map(|text| text.clone().into_bytes());
+        let bytes = file.or_else(memory).ok_or(missing)?;
+        if bytes.len() > limit {
+            return Err(TemplateFault::TooLong(limit));
         }
-        self.memory.get(name).cloned().ok_or(missing.into())
+        let text = String::from_utf8(bytes);
+        text.map_err(|_| TemplateFault::Unreadable(ErrorKind::InvalidData))
     }
 }
 
@@ -351,8 +182,8 @@ fn stays_inside(name: &str) -> bool {
     parts.all(|part| !part.is_empty() && !part.starts_with('.') && part.bytes().all(is_good))
 }
 
-/// The text of a file, or `None` if there is no such file.
-fn read(path: &Path, limit: usize) -> Result<Option<String>, TemplateFault> {
+/// The bytes of a file, at most one more than `limit`, or `None` if there is no such file.
+fn read(path: &Path, limit: usize) -> Result<Option<Vec<u8>>, TemplateFault> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) => match error.kind() {
@@ -364,619 +195,15 @@ fn read(path: &Path, limit: usize) -> Result<Option<String>, TemplateFault> {
     let one_too_many = (limit as u64).saturating_add(1);
     let read = file.take(one_too_many).read_to_end(&mut bytes);
     read.map_err(|error| TemplateFault::Unreadable(error.kind()))?;
-    if bytes.len() > limit {
-        return Err(TemplateFault::TooLong(limit));
-    }
-    let text = String::from_utf8(bytes);
-    text.map(Some).map_err(|_| TemplateFault::Unreadable(ErrorKind::InvalidData))
+    Ok(Some(bytes))
 }
 
-/// A template that has been parsed.
+/// A template that has been read, and parsed.
 #[derive(Debug)]
-pub struct Template {
+struct Loaded {
     name: String,
     source: String,
-    /// The template that this one extends, and the line that says so.
-    extends: Option<(String, usize)>,
-    blocks: BTreeMap<String, Vec<Node>>,
-    nodes: Vec<Node>,
-}
-
-/// A part of a template, and the line where it begins.
-#[derive(Debug)]
-struct Node {
-    line: usize,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    Text(String),
-    Output(Expression),
-    If(Vec<Part>),
-    For(For),
-    Include(String),
-    /// Its nodes are in [`Template::blocks`], where an extending template looks for them.
-    Block(String),
-}
-
-/// One way through an `if`, a `for` or a `block`, and the line of its tag. The parts after `else`
-/// and `empty` have no condition.
-#[derive(Debug)]
-struct Part {
-    line: usize,
-    condition: Option<Condition>,
-    nodes: Vec<Node>,
-}
-
-#[derive(Debug)]
-struct For {
-    name: String,
-    list: Vec<String>,
-    nodes: Vec<Node>,
-    empty: Vec<Node>,
-}
-
-/// True if in one of the lists every test is true. `and` binds closer than `or`, and there are no
-/// parentheses, so a condition has no depth.
-type Condition = Vec<Vec<Test>>;
-
-#[derive(Debug)]
-struct Test {
-    negated: bool,
-    left: Expression,
-    right: Option<(Operator, Expression)>,
-}
-
-/// Judges how the left value stands to the right one.
-type Operator = fn(Option<Ordering>) -> bool;
-
-const OPERATORS: &[(&str, Operator)] = &[
-    ("==", |order| order == Some(Ordering::Equal)),
-    ("!=", |order| order != Some(Ordering::Equal)),
-    ("<=", |order| matches!(order, Some(Ordering::Less | Ordering::Equal))),
-    (">=", |order| matches!(order, Some(Ordering::Greater | Ordering::Equal))),
-    ("<", |order| order == Some(Ordering::Less)),
-    (">", |order| order == Some(Ordering::Greater)),
-];
-
-/// A value and the filters that it goes through, each with its argument.
-#[derive(Debug)]
-struct Expression {
-    source: Source,
-    filters: Vec<(&'static Filter, Option<Source>)>,
-}
-
-/// Where a value comes from.
-#[derive(Debug)]
-enum Source {
-    Literal(Value),
-    Path(Vec<String>),
-}
-
-/// Its name, whether it takes an argument, and what makes a new value of the value and the
-/// argument, with a text of at most so many bytes.
-type Filter = (&'static str, bool, fn(&Value, &Value, usize) -> Result<Value, TemplateFault>);
-
-// No filter but `safe` makes a safe value: what another filter does to HTML is escaped again.
-const FILTERS: &[Filter] = &[
-    ("default", true, |value, other, _| Ok(if value.is_true() { value } else { other }.clone())),
-    ("upper", false, |value, _, _| Ok(Value::Text(value.text()?.to_uppercase()))),
-    ("lower", false, |value, _, _| Ok(Value::Text(value.text()?.to_lowercase()))),
-    ("length", false, |value, _, _| Ok(Value::from(length(value)))),
-    ("join", true, join),
-    ("floatformat", true, |value, places, _| Ok(fixed(value, places))),
-    ("urlencode", false, |value, _, _| Ok(Value::Text(url_encode(&value.text()?)))),
-    ("safe", false, |value, _, _| Ok(Value::Safe(value.text()?.into_owned()))),
-];
-
-/// Characters of a text, members of a list or map; 0 for all else.
-fn length(value: &Value) -> usize {
-    match value {
-        Value::Text(text) | Value::Safe(text) => text.chars().count(),
-        Value::List(items) => items.len(),
-        Value::Map(map) => map.len(),
-        _ => 0,
-    }
-}
-
-fn join(value: &Value, between: &Value, limit: usize) -> Result<Value, TemplateFault> {
-    let Value::List(items) = value else {
-        return Ok(value.clone());
-    };
-    let between = between.text()?;
-    let mut joined = String::new();
-    for (index, item) in items.iter().enumerate() {
-        if index > 0 {
-            joined.push_str(&between);
-        }
-        joined.push_str(&item.text()?);
-        // Before the next round: a long separator times a long list is far more than either.
-        if joined.len() > limit {
-            return Err(TemplateFault::TooMuchOutput(limit));
-        }
-    }
-    Ok(Value::Text(joined))
-}
-
-/// A number with so many digits after the point, as in the coordinates of a drawing.
-fn fixed(value: &Value, places: &Value) -> Value {
-    let (Some(number), Value::Integer(places)) = (value.number(), places) else {
-        return Value::Nothing;
-    };
-    // A float has no more than 17 digits that mean something.
-    let places = usize::try_from(*places).unwrap_or(0).min(17);
-    Value::Text(format!("{number:.places$}"))
-}
-
-// unreserved = ALPHA / DIGIT / "-" / "." / "_" / "~"        RFC 3986, section 2.3
-fn url_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
-impl Template {
-    /// Parses a template. The name is for errors.
-    ///
-    /// # Errors
-    /// Those of [`TemplateError`] that a source alone can cause.
-    pub fn parse(
-        name: &str,
-        source: &str,
-        limits: &TemplateLimits,
-    ) -> Result<Template, TemplateError> {
-        if source.len() > limits.source {
-            return Err(TemplateFault::TooLong(limits.source).at(name, 0));
-        }
-        let mut parser = Parser {
-            tokens: Tokens::of(source),
-            depth: limits.depth,
-            extends: None,
-            blocks: BTreeMap::new(),
-            nodes: Vec::new(),
-            levels: Vec::new(),
-        };
-        let parsed = parser.file();
-        parsed.map_err(|fault| fault.at(name, parser.tokens.start))?;
-        Ok(Template {
-            name: name.to_string(),
-            source: source.to_string(),
-            extends: parser.extends,
-            blocks: parser.blocks,
-            nodes: parser.nodes,
-        })
-    }
-}
-
-enum Token<'a> {
-    Text(&'a str),
-    /// The words of `{{ }}`.
-    Output(Vec<&'a str>),
-    /// The words of `{% %}`.
-    Tag(Vec<&'a str>),
-    End,
-}
-
-/// Cuts a source into tokens, one after the other.
-struct Tokens<'a> {
-    rest: &'a str,
-    /// The line where `rest` begins.
-    line: usize,
-    /// The line where the last token began.
-    start: usize,
-    /// The number of lines.
-    last: usize,
-}
-
-impl<'a> Tokens<'a> {
-    fn of(source: &'a str) -> Tokens<'a> {
-        // Some editors put this mark before a file. In the middle of a page it is a stray byte.
-        let rest = source.strip_prefix('\u{feff}').unwrap_or(source);
-        Tokens { rest, line: 1, start: 1, last: source.lines().count() }
-    }
-
-    fn take(&mut self) -> Result<Token<'a>, TemplateFault> {
-        self.start = self.line;
-        while let Some(inner) = self.rest.strip_prefix("{#") {
-            self.cut(inner, "#}")?;
-            self.start = self.line;
-        }
-        if let Some(inner) = self.rest.strip_prefix("{{") {
-            return Ok(Token::Output(words(self.cut(inner, "}}")?)?));
-        }
-        if let Some(inner) = self.rest.strip_prefix("{%") {
-            return Ok(Token::Tag(words(self.cut(inner, "%}")?)?));
-        }
-        if self.rest.is_empty() {
-            self.start = self.last;
-            return Ok(Token::End);
-        }
-        let text;
-        (text, self.rest) = self.rest.split_at(text_length(self.rest));
-        self.line += text.matches('\n').count();
-        Ok(Token::Text(text))
-    }
-
-    /// Ends a token at its closing mark. Only a comment may go over several lines: a mark that was
-    /// forgotten is missed on its own line, and does not swallow half a page.
-    fn cut(&mut self, inner: &'a str, close: &str) -> Result<&'a str, TemplateFault> {
-        match inner.split_once(close) {
-            Some((inner, rest)) if close == "#}" || !inner.contains('\n') => {
-                self.rest = rest;
-                self.line += inner.matches('\n').count();
-                Ok(inner)
-            }
-            _ if close == "#}" => Err(expected(close, "the end of the file")),
-            _ => Err(expected(close, "the end of the line")),
-        }
-    }
-}
-
-/// Bytes before the first opening mark.
-fn text_length(text: &str) -> usize {
-    let is_mark = |at: &usize| {
-        let from = text.get(*at..).unwrap_or_default();
-        ["{{", "{%", "{#"].iter().any(|mark| from.starts_with(mark))
-    };
-    let mut braces = text.match_indices('{').map(|(at, _)| at);
-    braces.find(is_mark).unwrap_or(text.len())
-}
-
-/// Cuts the inside of a tag into names, numbers, symbols, and texts that keep their quotes. Spaces
-/// matter only between two words.
-fn words(inner: &str) -> Result<Vec<&str>, TemplateFault> {
-    let mut words = Vec::new();
-    let mut rest = inner.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let mut symbols = OPERATORS.iter().map(|(name, _)| *name).chain(["|", ":"]);
-        let length = if matches!(first, '"' | '\'') {
-            let closing = rest.match_indices(first).nth(1);
-            closing.ok_or_else(|| expected(first, "the end of the tag"))?.0 + 1
-        } else if let Some(symbol) = symbols.find(|symbol| rest.starts_with(symbol)) {
-            symbol.len()
-        } else {
-            let is_end = |c: char| c.is_whitespace() || "\"'|:=!<>".contains(c);
-            // A lone `=` is a word of its own, which no rule knows.
-            rest.find(is_end).unwrap_or(rest.len()).max(first.len_utf8())
-        };
-        let (word, after) = rest.split_at(length);
-        words.push(word);
-        rest = after.trim_start();
-    }
-    Ok(words)
-}
-
-/// Makes nodes of tokens. What is open is kept in a list, not on the thread's stack, so the deepest
-/// template takes no more of it than a flat one.
-struct Parser<'a> {
-    tokens: Tokens<'a>,
-    /// How many tags may be open.
-    depth: usize,
-    extends: Option<(String, usize)>,
-    blocks: BTreeMap<String, Vec<Node>>,
-    /// The nodes of the innermost level so far.
-    nodes: Vec<Node>,
-    /// The tags that are open, the innermost last.
-    levels: Vec<Level>,
-}
-
-/// A tag that waits for its end.
-struct Level {
-    line: usize,
-    tag: Open,
-    /// Its parts; the nodes of the last one are still to come.
-    parts: Vec<Part>,
-    /// The nodes before it, which go on after its end.
-    before: Vec<Node>,
-}
-
-enum Open {
-    If,
-    For(String, Vec<String>),
-    Block(String),
-}
-
-const LATE: &str = "{% extends %} must come before all else";
-const TWICE: &str = "this file has a block of that name already";
-const OUTSIDE: &str = "a template that extends another shows its blocks only, and this is outside";
-
-impl Parser<'_> {
-    fn file(&mut self) -> Result<(), TemplateFault> {
-        loop {
-            let token = self.tokens.take()?;
-            let line = self.tokens.start;
-            match (token, self.levels.last()) {
-                (Token::Text(text), _) => self.add(line, Kind::Text(text.to_string()))?,
-                (Token::Output(words), _) => self.add(line, Kind::Output(expression(&words)?))?,
-                (Token::Tag(words), _) => self.tag(line, &words)?,
-                (Token::End, None) => return Ok(()),
-                (Token::End, Some(level)) => return Err(level.not_ended("the end of the file")),
-            }
-        }
-    }
-
-    fn tag(&mut self, line: usize, words: &[&str]) -> Result<(), TemplateFault> {
-        match words {
-            ["if", words @ ..] => self.open(line, Open::If, Some(condition(words)?)),
-            ["for", name, "in", list] if is_name(name) => {
-                self.open(line, Open::For(name.to_string(), path(list)?), None)
-            }
-            ["block", name] if is_name(name) => {
-                if self.blocks.insert(name.to_string(), Vec::new()).is_some() {
-                    return Err(TemplateFault::Misplaced(TWICE));
-                }
-                self.open(line, Open::Block(name.to_string()), None)
-            }
-            ["elif", words @ ..] => self.next_part(line, "elif", Some(condition(words)?)),
-            [name @ ("else" | "empty")] => self.next_part(line, name, None),
-            ["endif" | "endfor" | "endblock"] | ["endblock", _] => self.close(words),
-            ["include", name] => self.add(line, Kind::Include(template_name(name)?)),
-            ["extends", name] => self.extend(line, template_name(name)?),
-            other => Err(unclear(other)),
-        }
-    }
-
-    fn add(&mut self, line: usize, kind: Kind) -> Result<(), TemplateFault> {
-        let is_lost = !kind.is_blank() && !matches!(&kind, Kind::Block(_));
-        if self.is_outside() && is_lost {
-            return Err(TemplateFault::Misplaced(OUTSIDE));
-        }
-        self.nodes.push(Node { line, kind });
-        Ok(())
-    }
-
-    fn is_outside(&self) -> bool {
-        self.extends.is_some() && self.levels.is_empty()
-    }
-
-    fn extend(&mut self, line: usize, name: String) -> Result<(), TemplateFault> {
-        let is_first = self.nodes.iter().all(|node| node.kind.is_blank());
-        if !is_first || !self.levels.is_empty() || self.extends.is_some() {
-            return Err(TemplateFault::Misplaced(LATE));
-        }
-        self.extends = Some((name, line));
-        Ok(())
-    }
-
-    fn open(
-        &mut self,
-        line: usize,
-        tag: Open,
-        condition: Option<Condition>,
-    ) -> Result<(), TemplateFault> {
-        if self.levels.len() == self.depth {
-            return Err(TemplateFault::TooDeep(self.depth));
-        }
-        if self.is_outside() && !matches!(tag, Open::Block(_)) {
-            return Err(TemplateFault::Misplaced(OUTSIDE));
-        }
-        let parts = vec![Part { line, condition, nodes: Vec::new() }];
-        self.levels.push(Level { line, tag, parts, before: mem::take(&mut self.nodes) });
-        Ok(())
-    }
-
-    fn next_part(
-        &mut self,
-        line: usize,
-        name: &str,
-        condition: Option<Condition>,
-    ) -> Result<(), TemplateFault> {
-        let Some(level) = self.levels.last_mut() else {
-            return Err(expected("the end of the file", written(&[name])));
-        };
-        if !level.may_have(name) {
-            return Err(level.not_ended(&written(&[name])));
-        }
-        level.end_part(mem::take(&mut self.nodes));
-        level.parts.push(Part { line, condition, nodes: Vec::new() });
-        Ok(())
-    }
-
-    fn close(&mut self, words: &[&str]) -> Result<(), TemplateFault> {
-        let Some(mut level) = self.levels.pop() else {
-            return Err(expected("the end of the file", written(words)));
-        };
-        let is_end = match (words, &level.tag) {
-            (["endblock", other], Open::Block(name)) => name == other,
-            ([name], _) => *name == level.end(),
-            _ => false,
-        };
-        if !is_end {
-            return Err(level.not_ended(&written(words)));
-        }
-        level.end_part(mem::take(&mut self.nodes));
-        self.nodes = level.before;
-        let mut parts = level.parts.into_iter();
-        let mut next_nodes = || parts.next().map(|part| part.nodes).unwrap_or_default();
-        let kind = match level.tag {
-            Open::If => Kind::If(parts.collect()),
-            Open::For(name, list) => {
-                Kind::For(For { name, list, nodes: next_nodes(), empty: next_nodes() })
-            }
-            Open::Block(name) => {
-                self.blocks.insert(name.clone(), next_nodes());
-                Kind::Block(name)
-            }
-        };
-        self.add(level.line, kind)
-    }
-}
-
-impl Kind {
-    fn is_blank(&self) -> bool {
-        matches!(self, Kind::Text(text) if text.trim().is_empty())
-    }
-}
-
-impl Level {
-    fn end(&self) -> &'static str {
-        match self.tag {
-            Open::If => "endif",
-            Open::For(..) => "endfor",
-            Open::Block(_) => "endblock",
-        }
-    }
-
-    /// Whether such a part may follow the last one.
-    fn may_have(&self, name: &str) -> bool {
-        let had_else = self.parts.last().is_some_and(|part| part.condition.is_none());
-        match self.tag {
-            Open::If => name != "empty" && !had_else,
-            Open::For(..) => name == "empty" && self.parts.len() == 1,
-            Open::Block(_) => false,
-        }
-    }
-
-    fn end_part(&mut self, nodes: Vec<Node>) {
-        if let Some(part) = self.parts.last_mut() {
-            part.nodes = nodes;
-        }
-    }
-
-    fn not_ended(&self, found: &str) -> TemplateFault {
-        expected(format!("{{% {} %}} for the tag of line {}", self.end(), self.line), found)
-    }
-}
-
-/// The error of a tag that is not written in one of the forms that it has.
-fn unclear(words: &[&str]) -> TemplateFault {
-    let name = words.first().copied().unwrap_or_default();
-    let form = FORMS.iter().find(|form| form.split(' ').next() == Some(name));
-    let wanted = form.map_or("a tag".to_string(), |form| format!("{{% {form} %}}"));
-    expected(wanted, written(words))
-}
-
-const FORMS: &[&str] = &[
-    "for NAME in LIST",
-    "block NAME",
-    "include \"NAME\"",
-    "extends \"NAME\"",
-    "else",
-    "empty",
-    "endif",
-    "endfor",
-    "endblock NAME",
-];
-
-fn written(words: &[&str]) -> String {
-    format!("{{% {} %}}", words.join(" "))
-}
-
-fn template_name(word: &str) -> Result<String, TemplateFault> {
-    let name = unquoted(word).map(str::to_string);
-    name.ok_or_else(|| expected("the name of a template, in quotes,", word))
-}
-
-fn unquoted(word: &str) -> Option<&str> {
-    let quote = word.chars().next().filter(|first| matches!(first, '"' | '\''))?;
-    word.strip_prefix(quote)?.strip_suffix(quote)
-}
-
-// condition = all *( "or" all )
-// all       = test *( "and" test )
-fn condition(words: &[&str]) -> Result<Condition, TemplateFault> {
-    let mut any = Vec::new();
-    for part in words.split(|word| *word == "or") {
-        let all = part.split(|word| *word == "and").map(test);
-        any.push(all.collect::<Result<_, _>>()?);
-    }
-    Ok(any)
-}
-
-// test = *"not" expression [ operator expression ]
-fn test(mut words: &[&str]) -> Result<Test, TemplateFault> {
-    let mut negated = false;
-    while let ["not", rest @ ..] = words {
-        negated = !negated;
-        words = rest;
-    }
-    for (name, operator) in OPERATORS {
-        let at = words.iter().position(|word| word == name);
-        if let Some((left, [_, right @ ..])) = at.and_then(|at| words.split_at_checked(at)) {
-            let (left, right) = (expression(left)?, expression(right)?);
-            return Ok(Test { negated, left, right: Some((*operator, right)) });
-        }
-    }
-    Ok(Test { negated, left: expression(words)?, right: None })
-}
-
-// expression = source *( "|" filter [ ":" source ] )
-fn expression(words: &[&str]) -> Result<Expression, TemplateFault> {
-    let mut parts = words.split(|word| *word == "|");
-    let source = value_source(parts.next().unwrap_or_default())?;
-    let mut filters = Vec::new();
-    for part in parts {
-        let (name, argument) = match part {
-            [name, ":", argument @ ..] => (*name, Some(value_source(argument)?)),
-            [name] => (*name, None),
-            other => return Err(expected("a filter", quoted(other))),
-        };
-        match FILTERS.iter().find(|filter| filter.0 == name) {
-            Some(filter) if filter.1 == argument.is_some() => filters.push((filter, argument)),
-            Some((_, true, _)) => return Err(expected(format!("`{name}:VALUE`"), quoted(part))),
-            Some(_) => return Err(expected(format!("`{name}` alone"), quoted(part))),
-            None => return Err(expected("a filter", quoted(part))),
-        }
-    }
-    Ok(Expression { source, filters })
-}
-
-fn quoted(words: &[&str]) -> String {
-    if words.is_empty() { "nothing".to_string() } else { format!("`{}`", words.join(" ")) }
-}
-
-// source = quoted / number / "true" / "false" / path
-fn value_source(words: &[&str]) -> Result<Source, TemplateFault> {
-    let [word] = words else {
-        return Err(expected("one value", quoted(words)));
-    };
-    if let Some(text) = unquoted(word) {
-        return Ok(Source::Literal(Value::from(text)));
-    }
-    if let Ok(truth) = word.parse::<bool>() {
-        return Ok(Source::Literal(Value::Bool(truth)));
-    }
-    match number(word) {
-        Some(number) => Ok(Source::Literal(number)),
-        None => Ok(Source::Path(path(word)?)),
-    }
-}
-
-// number = [ "-" ] 1*DIGIT [ "." 1*DIGIT ]
-fn number(word: &str) -> Option<Value> {
-    // The standard library also reads `1e9`, `inf` and `nan`.
-    if !word.bytes().all(|byte| byte.is_ascii_digit() || b"-.".contains(&byte)) {
-        return None;
-    }
-    let whole = word.parse().ok().map(Value::Integer);
-    whole.or_else(|| word.parse().ok().map(Value::Float))
-}
-
-// path = name *( "." ( name / 1*DIGIT ) )
-fn path(word: &str) -> Result<Vec<String>, TemplateFault> {
-    let mut path: Vec<String> = Vec::new();
-    for part in word.split('.') {
-        let is_index = !path.is_empty() && part.parse::<usize>().is_ok();
-        if !is_index && !is_name(part) {
-            return Err(expected("a value", quoted(&[word])));
-        }
-        path.push(part.to_string());
-    }
-    Ok(path)
-}
-
-// name = ( ALPHA / "_" ) *( ALPHA / DIGIT / "_" )
-fn is_name(word: &str) -> bool {
-    let is_good = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    let is_reserved = matches!(word, "" | "and" | "or" | "not" | "in" | "true" | "false");
-    !is_reserved && !word.starts_with(|c: char| c.is_ascii_digit()) && word.bytes().all(is_good)
+    template: Template,
 }
 
 /// Makes text of nodes: one page.
@@ -1012,27 +239,27 @@ impl Loop<'_> {
 /// in, the one that extends all others first.
 #[derive(Clone, Copy)]
 struct Place<'p> {
-    template: &'p Template,
-    family: &'p [Arc<Template>],
+    file: &'p Loaded,
+    family: &'p [Arc<Loaded>],
     depth: usize,
 }
 
 impl<'a> Renderer<'a> {
     /// A template, and all that it extends.
     fn template(&mut self, name: &str, depth: usize) -> Result<(), TemplateError> {
-        let mut template = self.find(name)?;
-        let mut family = vec![Arc::clone(&template)];
-        while let Some((parent, line)) = &template.extends {
+        let mut file = self.find(name)?;
+        let mut family = vec![Arc::clone(&file)];
+        while let Some((parent, line)) = &file.template.extends {
             let parent = match family.len() > self.templates.limits.depth {
                 true => Err(self.too_deep()),
                 false => self.find(parent),
             };
-            let parent = parent.map_err(|error| error.at(&template.name, *line))?;
+            let parent = parent.map_err(|error| error.at(&file.name, *line))?;
             family.push(Arc::clone(&parent));
-            template = parent;
+            file = parent;
         }
-        let place = Place { template: &template, family: &family, depth };
-        self.nodes(place, &template.nodes)
+        let place = Place { file: &file, family: &family, depth };
+        self.nodes(place, &file.template.nodes)
     }
 
     fn nodes(&mut self, mut place: Place, nodes: &[Node]) -> Result<(), TemplateError> {
@@ -1042,7 +269,7 @@ impl<'a> Renderer<'a> {
         place.depth += 1;
         for node in nodes {
             let done = self.step().and_then(|()| self.node(place, &node.kind));
-            done.map_err(|error| error.at(&place.template.name, node.line))?;
+            done.map_err(|error| error.at(&place.file.name, node.line))?;
         }
         Ok(())
     }
@@ -1055,9 +282,9 @@ impl<'a> Renderer<'a> {
             Kind::For(repetition) => self.repetition(place, repetition),
             Kind::Include(name) => self.template(name, place.depth),
             Kind::Block(name) => {
-                for template in place.family {
-                    if let Some(nodes) = template.blocks.get(name) {
-                        return self.nodes(Place { template, ..place }, nodes);
+                for file in place.family {
+                    if let Some(nodes) = file.template.blocks.get(name) {
+                        return self.nodes(Place { file, ..place }, nodes);
                     }
                 }
                 Ok(())
@@ -1082,7 +309,7 @@ impl<'a> Renderer<'a> {
                 Some(condition) => self.holds(condition),
                 None => Ok(true),
             };
-            if holds.map_err(|error| error.at(&place.template.name, part.line))? {
+            if holds.map_err(|error| error.at(&place.file.name, part.line))? {
                 return self.nodes(place, &part.nodes);
             }
         }
@@ -1093,7 +320,7 @@ impl<'a> Renderer<'a> {
         let items: &'a [Value] = match self.look_up(&repetition.list) {
             Some(Cow::Borrowed(Value::List(items))) => items,
             Some(Cow::Borrowed(Value::Nothing)) | None => &[],
-            Some(_) => return Err(expected("a list", "a value that is none").into()),
+            Some(_) => return Err(Unfit { wanted: "a list", found: "a value that is none" }.into()),
         };
         if items.is_empty() {
             return self.nodes(place, &repetition.empty);
@@ -1126,7 +353,7 @@ impl<'a> Renderer<'a> {
     fn test(&mut self, test: &Test) -> Result<bool, TemplateError> {
         let left = self.value(&test.left)?;
         let is_true = match &test.right {
-            Some((operator, right)) => operator(left.compare(&*self.value(right)?)),
+            Some((operator, right)) => holds(*operator, left.compare(&*self.value(right)?)),
             None => left.is_true(),
         };
         Ok(is_true != test.negated)
@@ -1137,17 +364,37 @@ impl<'a> Renderer<'a> {
     where
         'a: 'x,
     {
-        let limit = self.templates.limits.output;
         let mut value = self.source(&expression.source)?;
-        for ((_, _, apply), argument) in &expression.filters {
+        for filter in &expression.filters {
             self.step()?;
-            let argument = match argument {
-                Some(source) => self.source(source)?,
-                None => Cow::Owned(Value::Nothing),
-            };
-            value = Cow::Owned(apply(&value, &argument, limit)?);
+            value = self.filtered(value, filter)?;
         }
         Ok(value)
+    }
+
+    // No filter but `safe` makes a safe value: what another filter does to HTML is escaped again.
+    fn filtered<'x>(
+        &mut self,
+        value: Cow<'x, Value>,
+        filter: &'x Filter,
+    ) -> Result<Cow<'x, Value>, TemplateError>
+    where
+        'a: 'x,
+    {
+        Ok(Cow::Owned(match filter {
+            Filter::Default(_) if value.is_true() => return Ok(value),
+            Filter::Default(other) => return self.source(other),
+            Filter::Join(between) => {
+                let between = self.source(between)?;
+                return joined(value, &between, self.templates.limits.output);
+            }
+            Filter::FloatFormat(places) => fixed(&value, &*self.source(places)?),
+            Filter::Upper => Value::Text(value.text()?.to_uppercase()),
+            Filter::Lower => Value::Text(value.text()?.to_lowercase()),
+            Filter::Length => Value::from(value.length()),
+            Filter::UrlEncode => Value::Text(url_encode(&value.text()?)),
+            Filter::Safe => Value::Safe(value.text()?.into_owned()),
+        }))
     }
 
     fn source<'x>(&mut self, source: &'x Source) -> Result<Cow<'x, Value>, TemplateError>
@@ -1170,7 +417,7 @@ impl<'a> Renderer<'a> {
         let of_loop = self.loops.iter().rev().find(|one| one.name == *name);
         let mut value = match of_loop {
             Some(inner) => inner.items.get(inner.index)?,
-            None => self.context.values.get(name)?,
+            None => self.context.get(name)?,
         };
         for field in fields {
             value = match value {
@@ -1183,7 +430,8 @@ impl<'a> Renderer<'a> {
     }
 
     fn must_exist(&self, expression: &Expression) -> Result<(), TemplateError> {
-        let has_default = expression.filters.iter().any(|(filter, _)| filter.0 == "default");
+        let is_default = |filter: &Filter| matches!(filter, Filter::Default(_));
+        let has_default = expression.filters.iter().any(is_default);
         match &expression.source {
             Source::Path(path) if !has_default && self.look_up(path).is_none() => {
                 Err(TemplateFault::UnknownName(path.join(".")).into())
@@ -1192,7 +440,7 @@ impl<'a> Renderer<'a> {
         }
     }
 
-    fn find(&mut self, name: &str) -> Result<Arc<Template>, TemplateError> {
+    fn find(&mut self, name: &str) -> Result<Arc<Loaded>, TemplateError> {
         self.step()?;
         self.templates.find(name)
     }
@@ -1218,24 +466,48 @@ impl<'a> Renderer<'a> {
     }
 }
 
-/// Text as HTML that shows that text, inside an element or between the quotes of an attribute.
-///
-/// It is no protection inside `<script>` or `<style>`, in an attribute without quotes, or for an
-/// address that may begin with `javascript:`: other languages begin there, with rules of their own.
-// WHATWG HTML Standard, section 13.3, escaping a string; and `'`, for attributes quoted with it.
-pub fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for character in text.chars() {
-        match character {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
-            other => escaped.push(other),
+fn holds(operator: Operator, order: Option<Ordering>) -> bool {
+    match operator {
+        Operator::Equal => order == Some(Ordering::Equal),
+        Operator::NotEqual => order != Some(Ordering::Equal),
+        Operator::LessOrEqual => matches!(order, Some(Ordering::Less | Ordering::Equal)),
+        Operator::GreaterOrEqual => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
+        Operator::Less => order == Some(Ordering::Less),
+        Operator::Greater => order == Some(Ordering::Greater),
+    }
+}
+
+fn joined<'v>(
+    value: Cow<'v, Value>,
+    between: &Value,
+    limit: usize,
+) -> Result<Cow<'v, Value>, TemplateError> {
+    let Value::List(items) = value.as_ref() else {
+        return Ok(value);
+    };
+    let between = between.text()?;
+    let mut joined = String::new();
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            joined.push_str(&between);
+        }
+        joined.push_str(&item.text()?);
+        // Before the next round: a long separator times a long list is far more than either.
+        if joined.len() > limit {
+            return Err(TemplateFault::TooMuchOutput(limit).into());
         }
     }
-    escaped
+    Ok(Cow::Owned(Value::Text(joined)))
+}
+
+/// A number with so many digits after the point, as in the coordinates of a drawing.
+fn fixed(value: &Value, places: &Value) -> Value {
+    let (Some(number), Value::Integer(places)) = (value.number(), places) else {
+        return Value::Nothing;
+    };
+    // A float has no more than 17 digits that mean something.
+    let places = usize::try_from(*places).unwrap_or(0).min(17);
+    Value::Text(format!("{number:.places$}"))
 }
 
 /// What is wrong, and where. The visitor's answer is 500; the words are for the template's author.
@@ -1266,6 +538,12 @@ impl From<TemplateFault> for TemplateError {
     }
 }
 
+impl From<Unfit> for TemplateError {
+    fn from(unfit: Unfit) -> TemplateError {
+        TemplateFault::Unfit(unfit).into()
+    }
+}
+
 impl fmt::Display for TemplateError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.line {
@@ -1287,15 +565,10 @@ pub enum TemplateFault {
     Unreadable(ErrorKind),
     /// The source has more bytes than [`TemplateLimits::source`].
     TooLong(usize),
-    /// The grammar, or a tag or filter, wants one thing, and another is there.
-    Expected {
-        /// What should be there.
-        wanted: String,
-        /// What is there.
-        found: String,
-    },
-    /// A tag stands where it means nothing; the sentence says why.
-    Misplaced(&'static str),
+    /// It cannot be parsed.
+    Syntax(SyntaxFault),
+    /// A tag or a filter wants a value of one kind, and this one is of another.
+    Unfit(Unfit),
     /// In debug mode: nothing has this name.
     UnknownName(String),
     /// There are more levels of tags, includes or extends than [`TemplateLimits::depth`].
@@ -1306,28 +579,14 @@ pub enum TemplateFault {
     TooMuchOutput(usize),
 }
 
-impl TemplateFault {
-    fn at(self, template: &str, line: usize) -> TemplateError {
-        TemplateError::from(self).at(template, line)
-    }
-}
-
-fn expected(wanted: impl fmt::Display, found: impl fmt::Display) -> TemplateFault {
-    // A word can be as long as its file.
-    let found = found.to_string().chars().take(60).collect();
-    TemplateFault::Expected { wanted: wanted.to_string(), found }
-}
-
 impl fmt::Display for TemplateFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TemplateFault::Missing(name) => write!(f, "there is no template `{name}`"),
             TemplateFault::Unreadable(kind) => write!(f, "the file cannot be read: {kind}"),
             TemplateFault::TooLong(limit) => write!(f, "it is longer than {limit} bytes"),
-            TemplateFault::Expected { wanted, found } => {
-                write!(f, "{wanted} was expected, but here is {found}")
-            }
-            TemplateFault::Misplaced(why) => f.write_str(why),
+            TemplateFault::Syntax(fault) => fault.fmt(f),
+            TemplateFault::Unfit(unfit) => unfit.fmt(f),
             TemplateFault::UnknownName(name) => {
                 write!(f, "nothing is called `{name}`; if that is right, give it a default")
             }

@@ -1,4 +1,4 @@
-//! Chapter 26: Base64. RFC 4648, section 4.
+//! Chapter 29: Base64. RFC 4648, section 4.
 //!
 //! A field value is text, and a digest is 20 bytes of any kind. Base64 writes bytes with 64
 //! harmless characters. A character then carries 6 bits, so 3 bytes become 4 characters:

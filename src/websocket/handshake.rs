@@ -1,4 +1,4 @@
-//! Chapter 27: the opening handshake. RFC 6455, section 4.
+//! Chapter 30: the opening handshake. RFC 6455, section 4.
 //!
 //! A WebSocket begins as a request of HTTP. If the server agrees, it answers 101, and from the
 //! next byte on the connection speaks another protocol:

@@ -1,4 +1,4 @@
-//! Chapter 25: SHA-1. RFC 3174, and FIPS 180-4, sections 5 and 6.
+//! Chapter 28: SHA-1. RFC 3174, and FIPS 180-4, sections 5 and 6.
 //!
 //! A digest is a short number that is computed from all bytes of a message. Another message has
 //! another digest, as far as chance decides. SHA-1 makes 160 bits, whatever the length. It cuts the

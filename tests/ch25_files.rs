@@ -1,4 +1,4 @@
-//! Chapter 22: static files.
+//! Chapter 25: static files.
 
 mod support;
 
@@ -957,8 +957,8 @@ fn every_error_names_its_rule_in_a_sentence() {
 }
 
 #[test]
-#[ignore = "exercise 22.2"]
-fn exercise_22_2_one_name_with_a_dot_is_for_everybody() {
+#[ignore = "exercise 25.2"]
+fn exercise_25_2_one_name_with_a_dot_is_for_everybody() {
     let path = ".well-known/security.txt";
     assert_eq!(relative_path(path), Ok(PathBuf::from(path)));
     for path in [".well-known/.git", ".well-known-not/a", "..well-known", ".git"] {
@@ -967,8 +967,8 @@ fn exercise_22_2_one_name_with_a_dot_is_for_everybody() {
 }
 
 #[test]
-#[ignore = "exercise 22.4"]
-fn exercise_22_4_the_old_name_of_gzip_is_accepted() {
+#[ignore = "exercise 25.4"]
+fn exercise_25_4_the_old_name_of_gzip_is_accepted() {
     let response = two_forms().get("a.css", &["Accept-Encoding: x-gzip"]);
     assert_eq!(content(response), b"packed");
     let response = two_forms().get("a.css", &["Accept-Encoding: x-gzip;q=0"]);

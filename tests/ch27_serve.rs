@@ -1,4 +1,4 @@
-//! Chapter 24: serving an application. The same application behind both gateways, on real sockets.
+//! Chapter 27: serving an application. The same application behind both gateways, on real sockets.
 
 mod support;
 
@@ -17,9 +17,9 @@ use glasshouse::web::app::{JsonResponse, NotFoundResponse, RedirectResponse, Tem
 use glasshouse::web::app::{TestClient, WebError, set_cookie};
 use glasshouse::web::files::StaticFiles;
 use glasshouse::web::form::SetCookie;
-use glasshouse::web::multipart::Spool;
 use glasshouse::web::serve::{AsgiServer, WsgiServer, request_timing, security_headers};
 use glasshouse::web::template::{Context, Templates};
+use glasshouse::web::upload::Spool;
 use support::client::{Client, eq_text};
 use support::process::Process;
 use support::server::port_in;
@@ -63,7 +63,7 @@ fn careless(mut request: HttpRequest) -> String {
 fn form(mut request: HttpRequest) -> Result<String, WebError> {
     let form = request.form()?;
     let fields: Vec<String> = form.fields.iter().map(|(k, v)| format!("{k}={v}\n")).collect();
-    let names = |file: &glasshouse::web::multipart::UploadedFile| {
+    let names = |file: &glasshouse::web::upload::UploadedFile| {
         format!("{} {} {}\n", file.field, file.file_name, file.size)
     };
     let files: Vec<String> = form.files.iter().map(names).collect();
@@ -576,16 +576,16 @@ fn both_servers_say_where_they_are_serve_and_stop_at_a_signal() {
 // Exercises.
 
 #[test]
-#[ignore = "exercise 24.2"]
-fn exercise_24_2_other_sites_cannot_reach_the_window_of_a_page() {
+#[ignore = "exercise 27.2"]
+fn exercise_27_2_other_sites_cannot_reach_the_window_of_a_page() {
     let app = App::new().get("", |_| "page").middleware(security_headers);
     let response = TestClient::new(&app).get("/");
     assert_eq!(response.field("Cross-Origin-Opener-Policy"), Some("same-origin"));
 }
 
 #[test]
-#[ignore = "exercise 24.4"]
-fn exercise_24_4_a_port_alone_is_an_address_of_this_machine() {
+#[ignore = "exercise 27.4"]
+fn exercise_27_4_a_port_alone_is_an_address_of_this_machine() {
     let server = WsgiServer::new(":0", App::new().get("", |_| "Hello!\n"));
     let running = server.start().expect("a free port");
     assert!(running.address.ip().is_loopback(), "{}", running.address);

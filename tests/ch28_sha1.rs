@@ -1,4 +1,4 @@
-//! Chapter 25: SHA-1.
+//! Chapter 28: SHA-1.
 
 mod support;
 
@@ -148,7 +148,7 @@ fn random_messages_have_the_digests_that_python_computes() {
     assert_eq!(String::from_utf8_lossy(&output.stdout).replace('\r', ""), own);
 }
 
-/// `cargo test --release --test ch25_sha1 slow_ -- --ignored --nocapture`
+/// `cargo test --release --test ch28_sha1 slow_ -- --ignored --nocapture`
 #[test]
 #[ignore = "slow: measures"]
 fn slow_two_hundred_megabytes_are_quick() {
@@ -166,8 +166,8 @@ fn slow_two_hundred_megabytes_are_quick() {
 }
 
 #[test]
-#[ignore = "exercise 25.2"]
-fn exercise_25_2_the_message_is_not_shown_in_a_log() {
+#[ignore = "exercise 28.2"]
+fn exercise_28_2_the_message_is_not_shown_in_a_log() {
     let mut sha1 = Sha1::new();
     sha1.update(&[123; 60]);
     let shown = format!("{sha1:?}");
