@@ -55,13 +55,15 @@ pub mod websocket {
     pub mod frame; // chapter 31
     pub mod message; // chapter 32
     pub mod conversation; // chapter 33
+    pub mod session; // chapter 34
+    pub mod consumer; // chapter 35
 }
 
 /// Part VI. Running it.
 pub mod running {
-    pub mod access_log; // chapter 34
-    pub mod prefork; // chapter 35
-    pub mod command_line; // chapter 36
+    pub mod access_log; // chapter 36
+    pub mod prefork; // chapter 37
+    pub mod command_line; // chapter 38
 }
 
 /// The site that shows it all. It may use everything above it, and nothing uses it.

@@ -37,7 +37,7 @@ use crate::http::headers::{HOST, Headers};
 use crate::http::refusal::Refusal;
 use crate::http::request::{Method, RequestHead, Version};
 use crate::http::response::{ResponseError, SERVER_FIELDS, Status, declared_length};
-use crate::http::url::decoded_path;
+use crate::http::url::{UrlError, decoded_path};
 
 /// An application. The same one is called by many threads at once.
 pub trait Application: Send + Sync {
@@ -89,6 +89,32 @@ pub trait Emit {
     /// # Errors
     /// [`AsgiError`] if the event does not fit here; an I/O error if the client has gone.
     fn send(&mut self, event: Event) -> Result<(), Exception>;
+
+    /// A second handle to the same conversation, for other threads. `None` if it belongs to one
+    /// thread, as the answer to a request does.
+    fn share(&self) -> Option<Arc<dyn Remote>> {
+        None
+    }
+}
+
+/// A handle that any thread may keep, and use at any time. When the conversation is over, or has
+/// not begun, its calls are errors.
+pub trait Remote: Send + Sync {
+    /// Sends an event as [`Emit::send`] does: a slow client makes a slow call.
+    ///
+    /// # Errors
+    /// Those of [`Emit::send`].
+    fn send(&self, event: Event) -> Result<(), Exception>;
+
+    /// Leaves an event to be sent, and never waits.
+    ///
+    /// # Errors
+    /// Those of [`Emit::send`]; [`ErrorKind::WouldBlock`] if too much waits for this client
+    /// already. Then nothing of the event is sent.
+    fn post(&self, event: Event) -> Result<(), Exception>;
+
+    /// Ends the conversation at once and without a word, for who is too slow to hear one.
+    fn cut(&self);
 }
 
 /// What a call is about.
@@ -260,14 +286,24 @@ enum Answer {
 }
 
 /// One request on its way through the gateway.
-struct Conversation<'e> {
-    exchange: &'e mut Exchange,
+pub struct Conversation<'e> {
+    /// The request, and the way back.
+    pub exchange: &'e mut Exchange,
     answer: Answer,
     body_ended: bool,
 }
 
 impl Conversation<'_> {
-    fn receive(&mut self) -> Result<Event, Exception> {
+    /// A conversation that nothing has been said in.
+    pub fn new(exchange: &mut Exchange) -> Conversation<'_> {
+        Conversation { exchange, answer: Answer::Waiting, body_ended: false }
+    }
+
+    /// The next event for the application.
+    ///
+    /// # Errors
+    /// Those of [`Receive::receive`].
+    pub fn receive(&mut self) -> Result<Event, Exception> {
         if matches!(self.answer, Answer::Finished) {
             return Ok(Event::HttpDisconnect);
         }
@@ -293,7 +329,11 @@ impl Conversation<'_> {
         Ok(Event::HttpRequest { body, more_body })
     }
 
-    fn send(&mut self, event: Event) -> Result<(), Exception> {
+    /// Takes an event from the application.
+    ///
+    /// # Errors
+    /// Those of [`Emit::send`].
+    pub fn send(&mut self, event: Event) -> Result<(), Exception> {
         match (&self.answer, event) {
             (Answer::Waiting, Event::HttpResponseStart { status, headers }) => {
                 self.answer = started(status, headers)?;
@@ -330,6 +370,18 @@ impl Conversation<'_> {
         }
         self.exchange.finish_with(body)?;
         Ok(())
+    }
+
+    /// Called when the application has returned.
+    ///
+    /// # Errors
+    /// [`AsgiError::NoAnswer`] or [`AsgiError::EndMissing`].
+    pub fn end(&self) -> Result<(), AsgiError> {
+        match self.answer {
+            Answer::Finished => Ok(()),
+            Answer::Sending => Err(AsgiError::EndMissing),
+            Answer::Waiting | Answer::Started(..) => Err(AsgiError::NoAnswer),
+        }
     }
 }
 
@@ -398,30 +450,37 @@ impl Asgi {
     pub fn shut_down(&self, patience: Duration) -> Option<String> {
         self.lifespan.as_ref()?.end(patience)
     }
+
+    /// Describes a request to the application.
+    ///
+    /// # Errors
+    /// If its path cannot be decoded.
+    pub fn scope(&self, exchange: &Exchange) -> Result<HttpScope, UrlError> {
+        let head = Arc::clone(&exchange.head);
+        let path = decoded_path(head.target.path())?;
+        let guest = &exchange.link.guest;
+        let (client, server) = (guest.peer, reached(self.bound, guest));
+        Ok(HttpScope { head, path, client, server, state: self.state.clone() })
+    }
+
+    /// Who is asked, here and by other gateways.
+    pub fn application(&self) -> &dyn Application {
+        &*self.application
+    }
 }
 
 impl Handler for Asgi {
     fn handle(&self, exchange: &mut Exchange) -> io::Result<()> {
-        let head = Arc::clone(&exchange.head);
-        let path = match decoded_path(head.target.path()) {
-            Ok(path) => path,
+        let scope = match self.scope(exchange) {
+            Ok(scope) => Scope::Http(scope),
             // There is no `path` that the application could be told.
             Err(error) => return exchange.respond(Refusal::from(error).response()),
         };
-        let guest = &exchange.link.guest;
-        let (client, server) = (guest.peer, reached(self.bound, guest));
-        let state = self.state.clone();
-        let scope = Scope::Http(HttpScope { head, path, client, server, state });
-        let answer = Answer::Waiting;
-        let conversation = RefCell::new(Conversation { exchange, answer, body_ended: false });
+        let conversation = RefCell::new(Conversation::new(exchange));
         let mut receive = Handle { conversation: &conversation };
         let mut send = Handle { conversation: &conversation };
         self.application.call(&scope, &mut receive, &mut send).map_err(io::Error::other)?;
-        match conversation.into_inner().answer {
-            Answer::Finished => Ok(()),
-            Answer::Sending => Err(io::Error::other(AsgiError::EndMissing)),
-            Answer::Waiting | Answer::Started(..) => Err(io::Error::other(AsgiError::NoAnswer)),
-        }
+        conversation.into_inner().end().map_err(io::Error::other)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Chapter 34: the access log. RFC 8259, section 7; RFC 3339, section 5.6; POSIX, `write`.
+//! Chapter 36: the access log. RFC 8259, section 7; RFC 3339, section 5.6; POSIX, `write`.
 //!
 //! One line for each request, whatever the request holds. Four ways to write it:
 //!

@@ -1,4 +1,4 @@
-//! Chapter 36: the command line. POSIX.1-2017, XBD section 12.2, as far as long names allow.
+//! Chapter 38: the command line. POSIX.1-2017, XBD section 12.2, as far as long names allow.
 //!
 //! ```text
 //!   --port 8001, --port=8001 ─┐ wins

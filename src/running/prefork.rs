@@ -1,4 +1,4 @@
-//! Chapter 35: many processes. One listening socket, several workers, and one who watches them.
+//! Chapter 37: many processes. One listening socket, several workers, and one who watches them.
 //!
 //! ```text
 //!                      supervisor: has opened the door, and never goes through it

@@ -11,6 +11,7 @@ pub mod process;
 pub mod server;
 pub mod transcript;
 pub mod watchdog;
+pub mod websocket;
 pub mod wire_cases;
 
 use process::Process;

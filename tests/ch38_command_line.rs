@@ -1,4 +1,4 @@
-//! Chapter 36: the command line. What is not understood is an error and never ignored.
+//! Chapter 38: the command line. What is not understood is an error and never ignored.
 
 mod support;
 
@@ -753,8 +753,8 @@ fn a_hundred_thousand_random_command_lines_do_not_panic() {
 // Exercises.
 
 #[test]
-#[ignore = "exercise 36.2"]
-fn exercise_36_2_the_usual_port_is_no_part_of_an_origin() {
+#[ignore = "exercise 38.2"]
+fn exercise_38_2_the_usual_port_is_no_part_of_an_origin() {
     let origins = config("--ws-origin https://a.example:443,http://b.example:80").ws_origins;
     assert_eq!(origins, ["https://a.example", "http://b.example"]);
     let others = config("--ws-origin https://a.example:80,http://b.example:8000").ws_origins;
@@ -762,8 +762,8 @@ fn exercise_36_2_the_usual_port_is_no_part_of_an_origin() {
 }
 
 #[test]
-#[ignore = "exercise 36.4"]
-fn exercise_36_4_a_new_flag_is_a_new_row() {
+#[ignore = "exercise 38.4"]
+fn exercise_38_4_a_new_flag_is_a_new_row() {
     let Ok(Command::Serve(config)) = outcome(Some(Wsgi), "--timeout-linger 2", &[]) else {
         panic!("there is no such flag yet");
     };

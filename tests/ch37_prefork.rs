@@ -1,4 +1,4 @@
-//! Chapter 35: many processes. Each test starts this test program once more as a supervisor, which
+//! Chapter 37: many processes. Each test starts this test program once more as a supervisor, which
 //! runs one helper of this file; its workers are the same program with the same arguments, so they
 //! run the same helper.
 #![cfg(unix)]
@@ -646,9 +646,9 @@ fn a_terminal_that_closes_is_no_wish_to_begin_anew() {
 // Exercises.
 
 #[test]
-#[ignore = "exercise 35.4"]
-fn exercise_35_4_a_house_in_which_no_worker_ever_starts_gives_up() {
-    let _dog = watchdog(20, "exercise 35 4 a house in which no worker ever starts gives up");
+#[ignore = "exercise 37.4"]
+fn exercise_37_4_a_house_in_which_no_worker_ever_starts_gives_up() {
+    let _dog = watchdog(20, "exercise 37 4 a house in which no worker ever starts gives up");
     let mut house = House::open(&[("ILL", "dies"), ("PAUSE", "10")]);
     let code = house.process.finish(ms(3000));
     assert_eq!(code, Some(Some(1)), "{:#?}", house.process.lines());
