@@ -64,6 +64,8 @@ pub mod running {
     pub mod access_log; // chapter 36
     pub mod prefork; // chapter 37
     pub mod command_line; // chapter 38
+    pub mod proxy; // chapter 39
+    pub mod lab; // chapter 40
 }
 
 /// The site that shows it all. It may use everything above it, and nothing uses it.
@@ -74,6 +76,9 @@ pub mod site {
     pub mod uploads;
     pub mod workshop;
     pub mod views;
+    pub mod inspector;
+    pub mod consumers;
+    pub mod terminal;
     pub mod temporary;
     pub mod program;
 }

@@ -92,7 +92,15 @@ fn scope(target: &str) -> HttpScope {
     };
     let address = SocketAddr::from(([127, 0, 0, 1], 8000));
     let path = value.target.path().to_string();
-    HttpScope { head: Arc::new(value), path, client: address, server: address, state: State::new() }
+    HttpScope {
+        head: Arc::new(value),
+        path,
+        root_path: String::new(),
+        scheme: "ws",
+        client: address,
+        server: address,
+        state: State::new(),
+    }
 }
 
 fn text(text: &str) -> Event {

@@ -382,8 +382,14 @@ fn a_note_is_a_line_with_the_same_care() {
     let (guest, _client) = guest();
     let shared = Shared::default();
     let log = log_into(shared.clone(), Format::Short);
-    log.note(&guest, "WebSocket accepted", "/chat/?room=\"1\"", "");
-    log.note(&guest, "WebSocket closed", "/chat/", "1000, bye\n[00:00:00] 10.0.0.1 forged");
+    log.note(guest.peer.ip(), guest.number, "WebSocket accepted", "/chat/?room=\"1\"", "");
+    log.note(
+        guest.peer.ip(),
+        guest.number,
+        "WebSocket closed",
+        "/chat/",
+        "1000, bye\n[00:00:00] 10.0.0.1 forged",
+    );
     assert!(log.flush());
     let text = shared.text();
     let lines: Vec<&str> = text.lines().map(|line| &line[11..]).collect();
@@ -394,14 +400,20 @@ fn a_note_is_a_line_with_the_same_care() {
     assert_eq!(lines, want);
     let shared = Shared::default();
     let log = log_into(shared.clone(), Format::Json);
-    log.note(&guest, "WebSocket closed", "/chat/", "\u{9b}2K");
+    log.note(guest.peer.ip(), guest.number, "WebSocket closed", "/chat/", "\u{9b}2K");
     drop(log);
     let members = json(shared.text().trim_end().as_bytes()).expect("JSON");
     assert_eq!(members[3], ("event".to_string(), Json::Text("WebSocket closed".to_string())));
     assert_eq!(members[5], ("detail".to_string(), Json::Text("\u{9b}2K".to_string())));
     for format in [Format::None, Format::Common, Format::Combined] {
         let shared = Shared::default();
-        log_into(shared.clone(), format).note(&guest, "no place", "/", "for it");
+        log_into(shared.clone(), format).note(
+            guest.peer.ip(),
+            guest.number,
+            "no place",
+            "/",
+            "for it",
+        );
         assert_eq!(shared.text(), "", "{format:?}");
     }
 }
@@ -416,7 +428,7 @@ fn a_line_is_written_soon_and_a_flush_writes_it_now() {
     // A busy machine may let us wait, but hardly ten times.
     let now = (1..=10).any(|turn| {
         let began = Instant::now();
-        log.note(&guest, "now", "/", "");
+        log.note(guest.peer.ip(), guest.number, "now", "/", "");
         assert!(log.flush());
         assert_eq!(lines(), turn);
         began.elapsed() < ms(90)
@@ -424,7 +436,7 @@ fn a_line_is_written_soon_and_a_flush_writes_it_now() {
     assert!(now);
     let soon = (0..10).any(|_| {
         let before = lines();
-        log.note(&guest, "soon", "/", "");
+        log.note(guest.peer.ip(), guest.number, "soon", "/", "");
         thread::sleep(ms(250));
         let written = lines() > before;
         log.flush();
@@ -443,7 +455,13 @@ fn lines_of_many_threads_are_whole_and_none_is_lost_at_the_end() {
             let (log, guest) = (&log, &guest);
             scope.spawn(move || {
                 for turn in 0..1000 {
-                    log.note(guest, "t", &format!("/{thread}/{turn}"), &"x".repeat(turn % 80));
+                    log.note(
+                        guest.peer.ip(),
+                        guest.number,
+                        "t",
+                        &format!("/{thread}/{turn}"),
+                        &"x".repeat(turn % 80),
+                    );
                 }
             });
         }
@@ -468,7 +486,7 @@ fn a_line_that_is_longer_than_a_piece_goes_alone_and_whole() {
     let shared = Shared::default();
     let log = log_into(shared.clone(), Format::Short);
     for length in [10, 20_000, 10] {
-        log.note(&guest, "note", &"x".repeat(length), "");
+        log.note(guest.peer.ip(), guest.number, "note", &"x".repeat(length), "");
     }
     drop(log);
     let lengths: Vec<usize> = shared.writes().iter().map(|write| write.len() / 1000).collect();
@@ -554,7 +572,7 @@ fn half_a_line_is_ended_before_the_next_one() {
     let shared = Shared::default();
     let log = log_into(Moody { out: shared.clone(), turn: 0 }, Format::Short);
     for note in ["first", "second", "third", "fourth"] {
-        log.note(&guest, note, "/", "");
+        log.note(guest.peer.ip(), guest.number, note, "/", "");
         assert!(log.flush());
     }
     drop(log);

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use glasshouse::http::exchange::Exchange;
 use glasshouse::http::response::{Response, Status};
-use glasshouse::http::server::Settings;
+use glasshouse::http::server::{Complaints, Settings};
 use glasshouse::running::prefork::{Staff, Supervisor, VARIABLE, Worker};
 use glasshouse::socket::listener::Listener;
 use support::client::Client;
@@ -52,7 +52,7 @@ fn helper_house() {
         Ok(Some(worker)) => {
             fall_ill();
             let settings = Settings { graceful_timeout: grace, ..Settings::default() };
-            let served = worker.serve(settings, Arc::new(pages));
+            let served = worker.serve(settings, Arc::new(pages), Arc::new(Complaints));
             assert!(served.is_ok());
         }
         Ok(None) => {

@@ -108,6 +108,8 @@ fn without_body() -> Vec<Request> {
         "/compare/stream/",
         "/compare/nothing/",
         "/trends/?still=1",
+        "/websocket/",
+        "/chat/",
         "/upload/",
         "/forms/",
         "/template/",
@@ -271,7 +273,7 @@ fn every_page_is_whole_in_debug_mode_where_a_missing_name_is_an_error() {
         assert!(!answer.text().contains("{{ ") || target == "/template/", "{target}");
         pages += usize::from(answer.says(&format!("Content-Type: {HTML}")));
     }
-    assert_eq!(pages, 9);
+    assert_eq!(pages, 11);
     server.wait_for("Request took ");
 }
 
@@ -328,6 +330,8 @@ fn no_page_shows_what_a_stranger_typed_as_html() {
         "/compare/",
         "/compare/html/",
         "/trends/",
+        "/websocket/",
+        "/chat/",
         "/upload/",
         "/forms/",
         "/template/",
@@ -343,7 +347,7 @@ fn no_page_shows_what_a_stranger_typed_as_html() {
         assert!(!is_page || !answer.text().contains("<b>&"), "{path}: {}", answer.text());
         pages += usize::from(is_page);
     }
-    assert_eq!(pages, 10);
+    assert_eq!(pages, 12);
     let form = format!("{EVIL_ENCODED}={EVIL_ENCODED}");
     let upload = multipart(&[("<b>&", "<b>&.txt", b"<b>&")], &[("<b>&'", EVIL)]);
     for (target, kind, body) in [
@@ -679,7 +683,7 @@ fn the_server_s_own_traffic_can_be_seen_as_it_happens() {
         let mut wrong = Client::connect(server.address().parse().expect("an address"));
         wrong.send("GET / HTTP/1.1\n\n");
         assert_eq!(wrong.answer().map(|answer| answer.status), Some(400));
-        server.wait_for("400 Bad Request: a line ends in LF without CR");
+        server.wait_for("\"-\" 400 - -: a line ends in LF without CR");
         // A request is counted when its answer has left.
         std::thread::sleep(Duration::from_millis(200));
         let data = ask(server.port, "GET", "/trends/", &[JSON], b"");

@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use glasshouse::site::program::{Protocol, run};
+use glasshouse::running::command_line::Protocol;
+use glasshouse::site::program::run;
 
 fn main() -> ExitCode {
-    run(Protocol::AsgiHttp)
+    run(Some(Protocol::AsgiHttp))
 }

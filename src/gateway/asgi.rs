@@ -131,8 +131,12 @@ pub enum Scope {
 pub struct HttpScope {
     /// Method, target, version and fields.
     pub head: Arc<RequestHead>,
-    /// `path`: percent-decoded, as text.
+    /// `path`: percent-decoded, as text. It begins with `root_path`.
     pub path: String,
+    /// `root_path`: where a proxy shows the application, such as `/shop`. Mostly empty.
+    pub root_path: String,
+    /// `scheme`: `http` or `https`. That of a WebSocket is `ws` where that of a request is `http`.
+    pub scheme: &'static str,
     /// `client`: who asks.
     pub client: SocketAddr,
     /// `server`: the address at which the client has reached the server.
@@ -151,6 +155,11 @@ impl HttpScope {
             Version::Http10 => "1.0",
             Version::Http11 => "1.1",
         }
+    }
+
+    /// The path below `root_path`: what WSGI calls `PATH_INFO`.
+    pub fn path_info(&self) -> &str {
+        self.path.strip_prefix(&self.root_path).unwrap_or(&self.path)
     }
 
     /// `raw_path`: the path as it was sent, without the query.
@@ -426,6 +435,7 @@ impl Emit for Handle<'_, '_> {
 pub struct Asgi {
     application: Arc<dyn Application>,
     bound: SocketAddr,
+    root_path: String,
     state: State,
     lifespan: Option<Lifespan>,
 }
@@ -442,7 +452,14 @@ impl Asgi {
             Some((lifespan, state)) => (Some(lifespan), state),
             None => (None, State::new()),
         };
-        Ok(Asgi { application, bound, state, lifespan })
+        Ok(Asgi { application, bound, root_path: String::new(), state, lifespan })
+    }
+
+    /// The same behind a proxy that shows the application under a path, such as `/shop`, and takes
+    /// that path away before it asks us.
+    pub fn below(mut self, root_path: &str) -> Asgi {
+        self.root_path = root_path.to_string();
+        self
     }
 
     /// Tells the application that the last connection has ended, and waits until it has put all
@@ -457,10 +474,16 @@ impl Asgi {
     /// If its path cannot be decoded.
     pub fn scope(&self, exchange: &Exchange) -> Result<HttpScope, UrlError> {
         let head = Arc::clone(&exchange.head);
-        let path = decoded_path(head.target.path())?;
-        let guest = &exchange.link.guest;
-        let (client, server) = (guest.peer, reached(self.bound, guest));
-        Ok(HttpScope { head, path, client, server, state: self.state.clone() })
+        let path = self.root_path.clone() + &decoded_path(head.target.path())?;
+        Ok(HttpScope {
+            head,
+            path,
+            root_path: self.root_path.clone(),
+            scheme: exchange.scheme,
+            client: exchange.client,
+            server: reached(self.bound, &exchange.link.guest),
+            state: self.state.clone(),
+        })
     }
 
     /// Who is asked, here and by other gateways.

@@ -136,7 +136,9 @@ pub struct Environ<'a> {
     head: Arc<RequestHead>,
     path_info: Vec<u8>,
     guest: Arc<Guest>,
-    bound: SocketAddr,
+    client: SocketAddr,
+    scheme: &'static str,
+    gateway: &'a Wsgi,
     many_threads: bool,
     added: Vec<(String, String)>,
 }
@@ -146,7 +148,7 @@ type Find = fn(&Environ) -> String;
 /// The variables that every request has, and how each is found. PEP 3333, "environ Variables".
 const VARIABLES: &[(&str, Find)] = &[
     ("REQUEST_METHOD", |environ| environ.head.method.as_str().to_string()),
-    ("SCRIPT_NAME", |_| String::new()),
+    ("SCRIPT_NAME", |environ| environ.gateway.script_name.clone()),
     ("PATH_INFO", |environ| native(&environ.path_info)),
     ("QUERY_STRING", |environ| environ.head.target.query().unwrap_or_default().to_string()),
     ("SERVER_NAME", |environ| server_name(environ.server().ip())),
@@ -155,9 +157,9 @@ const VARIABLES: &[(&str, Find)] = &[
     ("REMOTE_ADDR", |environ| environ.peer().ip().to_string()),
     ("REMOTE_PORT", |environ| environ.peer().port().to_string()),
     ("wsgi.version", |_| "(1, 0)".to_string()),
-    ("wsgi.url_scheme", |_| "http".to_string()),
+    ("wsgi.url_scheme", |environ| environ.scheme.to_string()),
     ("wsgi.multithread", |environ| python_bool(environ.many_threads)),
-    ("wsgi.multiprocess", |_| python_bool(false)),
+    ("wsgi.multiprocess", |environ| python_bool(environ.gateway.many_processes)),
     ("wsgi.run_once", |_| python_bool(false)),
     ("wsgi.input_terminated", |_| python_bool(true)),
 ];
@@ -245,12 +247,12 @@ impl Environ<'_> {
 
     /// The client's address.
     pub fn peer(&self) -> SocketAddr {
-        self.guest.peer
+        self.client
     }
 
     /// The address at which the client has reached the server.
     pub fn server(&self) -> SocketAddr {
-        reached(self.bound, &self.guest)
+        reached(self.gateway.bound, &self.guest)
     }
 
     /// `wsgi.errors`: the server's log. A line is written when it is complete.
@@ -534,12 +536,27 @@ impl Drop for Closing<'_> {
 pub struct Wsgi {
     application: Arc<dyn Application>,
     bound: SocketAddr,
+    script_name: String,
+    many_processes: bool,
 }
 
 impl Wsgi {
     /// `bound` is the address that the server is bound to.
     pub fn new(application: Arc<dyn Application>, bound: SocketAddr) -> Wsgi {
-        Wsgi { application, bound }
+        Wsgi { application, bound, script_name: String::new(), many_processes: false }
+    }
+
+    /// The same behind a proxy that shows the application under a path, such as `/shop`, and takes
+    /// that path away before it asks us: `SCRIPT_NAME`.
+    pub fn below(mut self, root_path: &str) -> Wsgi {
+        self.script_name = root_path.to_string();
+        self
+    }
+
+    /// The same as one of several processes that serve the application: `wsgi.multiprocess`.
+    pub fn in_many_processes(mut self, many: bool) -> Wsgi {
+        self.many_processes = many;
+        self
     }
 }
 
@@ -552,14 +569,24 @@ impl Handler for Wsgi {
             Err(error) => return exchange.respond(Refusal::from(error).response()),
         };
         let guest = Arc::clone(&exchange.link.guest);
+        let (client, scheme) = (exchange.client, exchange.scheme);
         let many_threads = exchange.link.lobby.door.cap > 1;
         let conversation = Conversation {
             exchange: RefCell::new(exchange),
             announcement: RefCell::new(Announcement::Missing),
         };
         let input = Input { channel: &conversation };
-        let (bound, added) = (self.bound, Vec::new());
-        let environ = Environ { input, head, path_info, guest, bound, many_threads, added };
+        let environ = Environ {
+            input,
+            head,
+            path_info,
+            guest,
+            client,
+            scheme,
+            gateway: self,
+            many_threads,
+            added: Vec::new(),
+        };
         let start_response = StartResponse { channel: &conversation };
         let iterable = self.application.call(environ, start_response);
         let outcome = iterable.and_then(|iterable| conversation.send_body(iterable));

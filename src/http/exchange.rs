@@ -18,6 +18,7 @@
 //! makes something correct of it.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -113,6 +114,10 @@ pub struct Exchange {
     pub head: Arc<RequestHead>,
     /// The connection it came by.
     pub link: Link,
+    /// Who asks: the other end of the connection, unless a proxy speaks for somebody else.
+    pub client: SocketAddr,
+    /// `http`, unless a proxy says that the client came to it by `https`.
+    pub scheme: &'static str,
     /// When its head was complete.
     pub began: Instant,
     body: BodyReader,
@@ -141,6 +146,8 @@ impl Exchange {
             Err(refusal) => (BodyReader::empty(), Some(refusal)),
         };
         Exchange {
+            client: link.guest.peer,
+            scheme: "http",
             link,
             began: Instant::now(),
             body_waited: Duration::ZERO,

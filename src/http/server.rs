@@ -141,8 +141,9 @@ impl Server {
     }
 }
 
-/// Each connection needs a descriptor; a few more are needed for files and for the house itself.
-fn warn_about_descriptors(cap: usize) {
+/// Says so if so many threads need more descriptors than the system gives. Each connection needs
+/// one; a few more are needed for files and for the house itself.
+pub fn warn_about_descriptors(cap: usize) {
     const FOR_THE_HOUSE: usize = 32;
     if let Some(limit) = descriptor_limit().filter(|limit| cap + FOR_THE_HOUSE > *limit) {
         log(&format!("warning: {cap} threads, but at most {limit} open files: raise `ulimit -n`"));

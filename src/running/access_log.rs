@@ -34,6 +34,8 @@ use crate::http::refusal::Refusal;
 use crate::http::request::Version;
 use crate::http::response::Status;
 use crate::socket::lobby::Guest;
+use crate::websocket::conversation::Closed;
+use crate::websocket::session::SessionObserver;
 
 /// How a line is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -425,10 +427,10 @@ impl AccessLog {
         Ok(AccessLog { format, colour, queue })
     }
 
-    /// A line about something that is no request, such as `WebSocket accepted "/chat/"`. What it
+    /// A line about something that is no request, such as `WebSocket accept "/chat/"`. What it
     /// says may hold any bytes. Only `short` and `json` have a place for it.
-    pub fn note(&self, guest: &Guest, what: &str, target: &str, detail: &str) {
-        let (time, client) = (SystemTime::now(), guest.peer.ip().to_canonical());
+    pub fn note(&self, client: IpAddr, connection: u64, what: &str, target: &str, detail: &str) {
+        let (time, client) = (SystemTime::now(), client.to_canonical());
         let mut line = Vec::with_capacity(LINE_ROOM);
         match self.format {
             Format::None | Format::Common | Format::Combined => return,
@@ -441,7 +443,7 @@ impl AccessLog {
                 push_escaped(&mut line, detail.as_bytes());
             }
             Format::Json => {
-                push_json_start(&mut line, time, client, guest.number);
+                push_json_start(&mut line, time, client, connection);
                 push_json_text(&mut line, "event", Some(what.as_bytes()));
                 push_json_text(&mut line, "target", Some(target.as_bytes()));
                 push_json_text(&mut line, "detail", Some(detail.as_bytes()));
@@ -472,7 +474,6 @@ impl Observer for AccessLog {
     fn exchanged(&self, exchange: &Exchange) {
         let duration = exchange.began.elapsed();
         let now = SystemTime::now();
-        let guest = &exchange.link.guest;
         let head = &exchange.head;
         let field = |name| head.headers.get(name).map(FieldValue::as_bytes);
         let asked = Asked {
@@ -484,8 +485,8 @@ impl Observer for AccessLog {
         };
         let entry = Entry {
             time: now.checked_sub(duration).unwrap_or(now),
-            client: guest.peer.ip().to_canonical(),
-            connection: guest.number,
+            client: exchange.client.ip().to_canonical(),
+            connection: exchange.link.guest.number,
             asked: Some(asked),
             status: exchange.status(),
             bytes: Some(exchange.body_sent()),
@@ -508,6 +509,38 @@ impl Observer for AccessLog {
             trouble: Some(Trouble { problem, rule, is_cut: false }),
         };
         self.queue.push(&entry.line(self.format, self.colour));
+    }
+}
+
+/// A WebSocket may last for hours, and the line of its request is written when it has ended. These
+/// are written when they happen, with the names of ASGI's events.
+impl SessionObserver for AccessLog {
+    fn asked(&self, exchange: &Exchange) {
+        self.note_session(exchange, "connect", "");
+    }
+
+    fn refused(&self, exchange: &Exchange, status: Status) {
+        self.note_session(exchange, "refuse", &status.to_string());
+    }
+
+    fn accepted(&self, exchange: &Exchange, subprotocol: Option<&str>) {
+        self.note_session(exchange, "accept", subprotocol.unwrap_or_default());
+    }
+
+    fn closed(&self, exchange: &Exchange, closed: &Closed) {
+        let why = match &closed.fault {
+            Some(fault) => format!("{}: {fault}", fault.close_code()),
+            None => format!("{} {}", closed.code, closed.reason),
+        };
+        self.note_session(exchange, "close", why.trim_end());
+    }
+}
+
+impl AccessLog {
+    fn note_session(&self, exchange: &Exchange, what: &str, detail: &str) {
+        let (client, target) = (exchange.client.ip(), exchange.head.target.raw.as_str());
+        let what = format!("WebSocket {what}");
+        self.note(client, exchange.link.guest.number, &what, target, detail);
     }
 }
 

@@ -629,10 +629,15 @@ fn similar(name: &str) -> Option<&'static str> {
     }
     let name = name.to_ascii_lowercase();
     let names = || FLAGS.iter().flat_map(|group| group.flags).map(|flag| flag.name);
+    let begins = |ours: &&str| name.len() > 4 && ours.starts_with(&name);
+    nearest(&name, names()).or_else(|| names().find(begins))
+}
+
+/// The nearest of these names, if it is near enough to have been meant.
+pub fn nearest(name: &str, names: impl Iterator<Item = &'static str>) -> Option<&'static str> {
     // Two mistakes at most. A name that is much longer need not be compared.
-    let near = |ours: &&str| ours.len().abs_diff(name.len()) <= 2 && distance(&name, ours) <= 2;
-    let nearest = names().filter(near).min_by_key(|ours| distance(&name, ours));
-    nearest.or_else(|| names().find(|ours| name.len() > 4 && ours.starts_with(&name)))
+    let near = |ours: &&str| ours.len().abs_diff(name.len()) <= 2 && distance(name, ours) <= 2;
+    names.filter(near).min_by_key(|ours| distance(name, ours))
 }
 
 /// How many letters must be put in, taken out, replaced, or exchanged with their neighbour, to

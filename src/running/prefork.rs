@@ -22,6 +22,7 @@
 
 use std::collections::VecDeque;
 use std::env;
+use std::ffi::OsString;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -34,6 +35,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::http::connection::Observer;
 use crate::http::exchange::Handler;
 use crate::http::server::{Running, Server, Settings};
 use crate::socket::listener::Listener;
@@ -106,14 +108,19 @@ impl Worker {
     ///
     /// # Errors
     /// If the system has no descriptor left.
-    pub fn serve(self, settings: Settings, handler: Arc<dyn Handler>) -> io::Result<()> {
+    pub fn serve(
+        self,
+        settings: Settings,
+        handler: Arc<dyn Handler>,
+        observer: Arc<dyn Observer>,
+    ) -> io::Result<()> {
         let longest_wait = settings.deadlines.keep_alive.max(settings.deadlines.head);
         let patience = longest_wait.min(settings.graceful_timeout);
         let (tell, orders) = mpsc::channel();
         obey_signals(tell.clone())?;
         obey_supervisor(self.control.try_clone()?, tell);
         let listener = Listener::shared(self.door)?;
-        let running = Server::at(listener, settings).start(handler);
+        let running = Server::at(listener, settings).observed_by(observer).start(handler);
         // If nobody hears it the supervisor is gone, and the order to stop is on its way.
         let say = |word| drop((&self.control).write_all(&[word]));
         say(READY);
@@ -217,6 +224,7 @@ pub struct Supervisor {
     listener: Listener,
     staff: Staff,
     program: PathBuf,
+    arguments: Vec<OsString>,
     members: Vec<Member>,
     /// One for each worker number.
     posts: Vec<Post>,
@@ -276,6 +284,7 @@ impl Supervisor {
         }
         // Asked now: later another file may lie there, which is what a reload is for.
         let program = env::current_exe()?;
+        let arguments = env::args_os().skip(1).collect();
         let post = |number| Post { number, failures: 0, closed_until: Instant::now() };
         let (tell, news) = mpsc::channel();
         Ok(Supervisor {
@@ -287,9 +296,17 @@ impl Supervisor {
             listener,
             staff,
             program,
+            arguments,
             tell,
             news,
         })
+    }
+
+    /// The same with one more argument for the workers, such as the place of a folder that all of
+    /// them shall share.
+    pub fn with_argument(mut self, argument: impl Into<OsString>) -> Supervisor {
+        self.arguments.push(argument.into());
+        self
     }
 
     /// Runs until SIGINT or SIGTERM has come and all workers have ended. A second signal ends them
@@ -354,7 +371,7 @@ impl Supervisor {
         let heard = control.try_clone()?;
         let door = OwnedFd::from(self.listener.socket().try_clone()?);
         let mut command = Command::new(&self.program);
-        command.args(env::args_os().skip(1)).env(VARIABLE, number.to_string());
+        command.args(&self.arguments).env(VARIABLE, number.to_string());
         command.stdin(Stdio::from(door)).stdout(Stdio::from(OwnedFd::from(theirs)));
         let child = command.spawn()?;
         self.hired += 1;

@@ -31,7 +31,7 @@ use crate::web::template::Context;
 const MOST: usize = 4096;
 
 /// Answers a request through both gateways, and tells what happened, for a template. `bound` is
-/// the address of the server that got the request.
+/// the address of the server that got the request, which may be one of many processes.
 ///
 /// # Errors
 /// If the body cannot be read, or the system has no sockets left.
@@ -39,6 +39,7 @@ pub fn compare(
     request: &mut HttpRequest,
     app: &Arc<App>,
     bound: SocketAddr,
+    is_one_of_many: bool,
 ) -> Result<Context, WebError> {
     let mut body = Vec::new();
     request.take(MOST as u64).read_to_end(&mut body)?;
@@ -47,8 +48,8 @@ pub fn compare(
     let recorder = Arc::new(Recorder { app: Arc::clone(app), notes: Arc::clone(&notes) });
     let take = || std::mem::take(&mut *notes.lock().unwrap_or_else(PoisonError::into_inner));
 
-    let gateway = Arc::new(Wsgi::new(Arc::clone(&recorder) as _, bound));
-    let by_wsgi = serve_once(&text, request.peer, gateway)?;
+    let gateway = Wsgi::new(Arc::clone(&recorder) as _, bound).in_many_processes(is_one_of_many);
+    let by_wsgi = serve_once(&text, request.peer, Arc::new(gateway))?;
     let wsgi = take();
     let gateway = Arc::new(Asgi::start(recorder, bound).map_err(io::Error::other)?);
     let by_asgi = serve_once(&text, request.peer, gateway)?;

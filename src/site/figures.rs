@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 use crate::http::connection::{CloseReason, Observer};
 use crate::http::exchange::Exchange;
 use crate::http::refusal::Refusal;
-use crate::http::server::Complaints;
 use crate::socket::lobby::Guest;
 use crate::web::template::Context;
 
@@ -36,7 +35,7 @@ const BOUNDS: [(u64, &str); 9] = [
     (1_000_000, "1 s"),
 ];
 
-/// Counts what happens on all connections. What goes wrong it also passes on to [`Complaints`].
+/// Counts what happens on all connections.
 #[derive(Debug)]
 pub struct Figures {
     began: Instant,
@@ -45,6 +44,7 @@ pub struct Figures {
     seconds: [AtomicU64; SECONDS + 1],
     statuses: [AtomicU64; CLASSES.len()],
     times: [AtomicU64; BOUNDS.len() + 1],
+    conversations: AtomicU64,
     opened: AtomicU64,
     ended: AtomicU64,
     refused: AtomicU64,
@@ -58,6 +58,7 @@ impl Default for Figures {
             seconds: std::array::from_fn(zeros),
             statuses: std::array::from_fn(zeros),
             times: std::array::from_fn(zeros),
+            conversations: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             ended: AtomicU64::new(0),
             refused: AtomicU64::new(0),
@@ -72,13 +73,15 @@ impl Observer for Figures {
 
     fn exchanged(&self, exchange: &Exchange) {
         let status = exchange.status().map(|status| status.code());
-        self.count(self.began.elapsed(), status, exchange.began.elapsed());
-        Complaints.exchanged(exchange);
+        let at = self.began.elapsed();
+        match exchange.has_switched_protocols() {
+            true => self.count_conversation(at, status),
+            false => self.count(at, status, exchange.began.elapsed()),
+        }
     }
 
-    fn refused(&self, guest: &Guest, refusal: &Refusal) {
+    fn refused(&self, _: &Guest, _: &Refusal) {
         self.refused.fetch_add(1, Relaxed);
-        Complaints.refused(guest, refusal);
     }
 
     fn ended(&self, _: &Guest, _: CloseReason) {
@@ -90,6 +93,23 @@ impl Figures {
     /// Counts a request: how long after our start it ended, its status if it had an answer, and how
     /// long it took.
     pub fn count(&self, at: Duration, status: Option<u16>, took: Duration) {
+        self.count_answer(at, status);
+        let micros = took.as_micros();
+        let fits = |(bound, _): &(u64, &str)| micros < u128::from(*bound);
+        let at = BOUNDS.iter().position(fits).unwrap_or(BOUNDS.len());
+        if let Some(time) = self.times.get(at) {
+            time.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counts a request that became a conversation, when that has ended. How long two have talked
+    /// says nothing about how quick we are.
+    fn count_conversation(&self, at: Duration, status: Option<u16>) {
+        self.count_answer(at, status);
+        self.conversations.fetch_add(1, Relaxed);
+    }
+
+    fn count_answer(&self, at: Duration, status: Option<u16>) {
         let second = at.as_secs();
         let place = self.seconds.get(second as usize % self.seconds.len());
         if let Some(place) = place {
@@ -100,12 +120,6 @@ impl Figures {
         let class = status.and_then(|status| usize::from(status / 100).checked_sub(1));
         if let Some(class) = class.and_then(|class| self.statuses.get(class)) {
             class.fetch_add(1, Relaxed);
-        }
-        let micros = took.as_micros();
-        let fits = |(bound, _): &(u64, &str)| micros < u128::from(*bound);
-        let at = BOUNDS.iter().position(fits).unwrap_or(BOUNDS.len());
-        if let Some(time) = self.times.get(at) {
-            time.fetch_add(1, Relaxed);
         }
     }
 
@@ -134,6 +148,7 @@ impl Figures {
             seconds: backwards.map(|back| in_second(back).unwrap_or(0)).collect(),
             statuses: load(&self.statuses),
             times: load(&self.times),
+            conversations: self.conversations.load(Relaxed),
         }
     }
 }
@@ -158,11 +173,17 @@ pub struct Snapshot {
     pub statuses: Vec<u64>,
     /// Requests by their time, as in [`Snapshot::time_names`].
     pub times: Vec<u64>,
+    /// Requests that became a WebSocket which has ended. They are in no span of time.
+    pub conversations: u64,
 }
 
 impl Snapshot {
     /// All requests so far.
     pub fn requests(&self) -> u64 {
+        self.timed() + self.conversations
+    }
+
+    fn timed(&self) -> u64 {
         self.times.iter().sum()
     }
 
@@ -182,7 +203,7 @@ impl Snapshot {
     /// The name of the span in which the slowest of this share of all requests ended: with 0.5 half
     /// of them were as quick. `None` before the first.
     pub fn quantile(&self, share: f64) -> Option<String> {
-        let wanted = self.requests() as f64 * share;
+        let wanted = self.timed() as f64 * share;
         let mut seen = 0;
         let at = self.times.iter().position(|count| {
             seen += count;

@@ -1,205 +1,255 @@
-//! The program that serves the site, by one gateway or the other.
+//! The program that serves the site: behind one of three contracts, in one process or in many.
 
-use std::env;
 use std::fs;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::gateway::asgi::Asgi;
+use crate::gateway::asgi::{self, Asgi};
 use crate::gateway::wsgi::Wsgi;
-use crate::http::server::{Server, Settings};
+use crate::http::connection::Observer;
+use crate::http::exchange::Handler;
+use crate::http::server::{Complaints, Server};
+use crate::running::access_log::{AccessLog, Format, Several};
+use crate::running::command_line::{self, Config, advice, greeting, say};
+#[cfg(unix)]
+use crate::running::prefork::Worker;
+use crate::running::proxy::BehindProxy;
+use crate::site::consumers::with_consumers;
 use crate::site::figures::Figures;
+use crate::site::inspector::Inspector;
 use crate::site::temporary::{SPOOL, TemporaryFolder};
+use crate::site::terminal::talk;
+use crate::site::uploads::Uploads;
 use crate::site::views::{SiteSettings, site};
 use crate::web::app::App;
 use crate::web::upload::Spool;
+use crate::websocket::conversation;
+use crate::websocket::handshake::OriginPolicy;
+use crate::websocket::session::{SessionSettings, WebSockets};
 
-/// Which contract stands between the server and the site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// PEP 3333.
-    Wsgi,
-    /// ASGI 3.0, the part about requests.
-    AsgiHttp,
-}
+pub use crate::running::command_line::Protocol;
 
-impl Protocol {
-    /// Its name, which is also that of the program.
-    pub fn name(self) -> &'static str {
-        match self {
-            Protocol::Wsgi => "wsgi",
-            Protocol::AsgiHttp => "asgi_http",
-        }
-    }
-}
-
-/// Reads the command line, and serves the site until a signal comes.
-pub fn run(protocol: Protocol) -> ExitCode {
-    let options = match read_flags(env::args().skip(1)) {
-        Ok(Some(options)) => options,
-        Ok(None) => return say(&mut io::stdout(), &HELP.replace("PROGRAM", protocol.name()), 0),
-        Err(problem) => {
-            return say(&mut io::stderr(), &format!("{problem}\nTry --help.\n"), 2);
-        }
-    };
-    match serve(protocol, options) {
+/// Reads the command line, and does what it says: mostly it serves the site until a signal comes.
+/// `own` is the contract of the program; without one, `SERVER_PROTOCOL` chooses.
+pub fn run(own: Option<Protocol>) -> ExitCode {
+    let serve = |config| match serve(config) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(problem) => say(&mut io::stderr(), &format!("{problem}\n"), 1),
-    }
+        Err(problem) => say(&mut io::stderr(), &format!("{}\n", problem.trim_end()), 1),
+    };
+    command_line::run(own, serve, talk)
 }
 
-/// Not `println!`, which panics when the other end of a pipe has gone.
-fn say(out: &mut impl Write, text: &str, code: u8) -> ExitCode {
-    let _ = out.write_all(text.as_bytes());
-    ExitCode::from(code)
-}
-
-/// All that the command line can say.
-#[derive(Debug, Default)]
-struct Options {
-    settings: Settings,
-    templates: Option<PathBuf>,
-    static_files: Option<PathBuf>,
-    uploads: Option<PathBuf>,
-    spool: Option<PathBuf>,
-    debug: bool,
-}
-
-fn serve(protocol: Protocol, options: Options) -> Result<(), String> {
+fn serve(config: Config) -> Result<(), String> {
     // Templates that are missing come from the program, so a wrong name would not be noticed.
-    if let Some(folder) = options.templates.as_ref().filter(|folder| !folder.is_dir()) {
+    if let Some(folder) = config.templates.as_ref().filter(|folder| !folder.is_dir()) {
         return Err(format!("{}: there is no such folder of templates.", folder.display()));
     }
-    let threads = options.settings.threads.cap;
-    let server = Server::bind(options.settings)
-        .map_err(|problem| format!("{problem}\nFor another port: --port 8001"))?;
-    let address = server.address();
-    let figures = Arc::new(Figures::default());
-    // It lives as long as this function, and takes what was uploaded with it.
-    let (uploads, _temporary) = match options.uploads {
-        Some(folder) => (folder, None),
-        None => {
-            let folder = TemporaryFolder::new().map_err(of("a temporary folder"))?;
-            (folder.path.clone(), Some(folder))
-        }
+    #[cfg(unix)]
+    if let Some(worker) = Worker::from_environment().map_err(|error| error.to_string())? {
+        return serve_as_worker(config, worker);
+    }
+    let uploads = UploadFolder::of(&config)?;
+    if config.workers > 1 {
+        return serve_with_workers(config, &uploads);
+    }
+    let server = Server::bind(config.settings.clone());
+    let server = server.map_err(|problem| advice(&problem, &config))?;
+    let house = House::furnish(&config, server.address(), &uploads.path, 1)?;
+    say(&mut io::stderr(), &greeting(&config, server.address()), 0);
+    let server = server.observed_by(Arc::clone(&house.observer));
+    let served = server.serve_until_signal(Arc::clone(&house.handler));
+    house.close(served)
+}
+
+/// Opens the door, and lets others serve there.
+#[cfg(unix)]
+fn serve_with_workers(config: Config, uploads: &UploadFolder) -> Result<(), String> {
+    use crate::http::server::warn_about_descriptors;
+    use crate::running::prefork::{Staff, Supervisor};
+    use crate::socket::listener::Listener;
+
+    let settings = &config.settings;
+    let listener = Listener::bind(&settings.host, settings.port);
+    let listener = listener.map_err(|problem| advice(&problem, &config))?;
+    let address = listener.address();
+    // Nobody will ask this one. But what is wrong with the site is said here, once.
+    Site::new(&config, address, &uploads.path, 0)?;
+    let staff = Staff {
+        workers: config.workers,
+        graceful_timeout: settings.graceful_timeout,
+        ..Staff::default()
     };
-    // Inside of it, so that to keep a file is to rename it.
-    let spool = options.spool.unwrap_or_else(|| uploads.join(SPOOL));
-    fs::create_dir_all(&uploads).map_err(of(&uploads.display().to_string()))?;
-    let spool = Spool::open(&spool).map_err(of(&spool.display().to_string()))?;
-    let static_files = options.static_files.unwrap_or_else(|| STATIC_FILES.into());
-    let app = site(SiteSettings {
-        templates: options.templates,
-        static_files: static_files.clone(),
-        uploads,
-        spool,
-        debug: options.debug,
-        address,
-        figures: Arc::clone(&figures),
-    });
-    let app = app.map_err(|error| {
-        format!("{}: {error}\nName the folder with --static DIR.", static_files.display())
-    })?;
-    let (name, pid) = (protocol.name(), std::process::id());
-    let hello = format!(
-        "Glasshouse: http://{address}/ ({name}, up to {threads} threads, pid {pid}). Ctrl-C stops.\n"
-    );
-    say(&mut io::stderr(), &hello, 0);
-    serve_by(protocol, server.observed_by(figures), app).map_err(|error| error.to_string())
+    let mut supervisor = Supervisor::new(listener, staff).map_err(|error| error.to_string())?;
+    if config.uploads.is_none() {
+        let folder = uploads.path.as_os_str();
+        supervisor = supervisor.with_argument("--uploads").with_argument(folder);
+    }
+    say(&mut io::stderr(), &greeting(&config, address), 0);
+    warn_about_descriptors(settings.threads.cap);
+    supervisor.run().map_err(|error| error.to_string())
+}
+
+#[cfg(not(unix))]
+fn serve_with_workers(_: Config, _: &UploadFolder) -> Result<(), String> {
+    Err("--workers needs Unix: elsewhere a socket cannot be handed down.".to_string())
+}
+
+#[cfg(unix)]
+fn serve_as_worker(config: Config, worker: Worker) -> Result<(), String> {
+    let uploads = UploadFolder::of(&config)?;
+    let house = House::furnish(&config, worker.address(), &uploads.path, worker.number())?;
+    let (handler, observer) = (Arc::clone(&house.handler), Arc::clone(&house.observer));
+    let served = worker.serve(config.settings, handler, observer);
+    house.close(served)
+}
+
+/// Where uploads are kept. A temporary folder lives as long as this value, and takes what was
+/// uploaded with it.
+struct UploadFolder {
+    path: PathBuf,
+    _temporary: Option<TemporaryFolder>,
+}
+
+impl UploadFolder {
+    fn of(config: &Config) -> Result<UploadFolder, String> {
+        if let Some(path) = config.uploads.clone() {
+            fs::create_dir_all(&path).map_err(of(&path))?;
+            return Ok(UploadFolder { path, _temporary: None });
+        }
+        let folder = TemporaryFolder::new().map_err(of(Path::new("a temporary folder")))?;
+        Ok(UploadFolder { path: folder.path.clone(), _temporary: Some(folder) })
+    }
+}
+
+fn of(place: &Path) -> impl FnOnce(io::Error) -> String {
+    let place = place.display().to_string();
+    move |error| format!("{place}: {error}")
 }
 
 /// The style sheet and the scripts stay in the project, where they can be changed while the server
 /// runs. A program that has left its project is told where they are.
 const STATIC_FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/templates/static");
 
-fn of(place: &str) -> impl FnOnce(io::Error) -> String {
-    let place = place.to_string();
-    move |error| format!("{place}: {error}")
+/// The site, and what its pages share with its consumers.
+struct Site {
+    app: App,
+    uploads: Arc<Uploads>,
+    figures: Arc<Figures>,
 }
 
-fn serve_by(protocol: Protocol, server: Server, app: App) -> io::Result<()> {
-    let (app, address) = (Arc::new(app), server.address());
-    match protocol {
-        Protocol::Wsgi => server.serve_until_signal(Arc::new(Wsgi::new(app, address))),
-        Protocol::AsgiHttp => {
-            let gateway = Arc::new(Asgi::start(app, address).map_err(io::Error::other)?);
-            server.serve_until_signal(Arc::clone(&gateway) as _)?;
-            match gateway.shut_down(PATIENCE) {
-                Some(problem) => Err(io::Error::other(problem)),
-                None => Ok(()),
-            }
+impl Site {
+    /// As worker `number` shows it.
+    fn new(
+        config: &Config,
+        address: SocketAddr,
+        uploads: &Path,
+        number: usize,
+    ) -> Result<Site, String> {
+        // Inside of the folder of uploads, so that to keep a file is to rename it.
+        let spool = uploads.join(SPOOL);
+        let spool = Spool::open(&spool).map_err(of(&spool))?;
+        let longest = config.settings.limits.body.body;
+        let uploads = Arc::new(Uploads::new(uploads.to_path_buf(), spool, longest));
+        let figures = Arc::new(Figures::default());
+        let static_files = config.static_files.clone().unwrap_or_else(|| STATIC_FILES.into());
+        let app = site(SiteSettings {
+            templates: config.templates.clone(),
+            static_files: static_files.clone(),
+            uploads: Arc::clone(&uploads),
+            websockets: config.protocol == Protocol::AsgiWs,
+            debug: config.debug,
+            address,
+            figures: Arc::clone(&figures),
+            worker: (number, config.workers),
+        });
+        let app = app.map_err(|error| {
+            format!("{}: {error}\nName the folder with --static DIR.", static_files.display())
+        })?;
+        Ok(Site { app, uploads, figures })
+    }
+}
+
+/// All that one process needs to serve.
+struct House {
+    handler: Arc<dyn Handler>,
+    observer: Arc<dyn Observer>,
+    log: Arc<AccessLog>,
+    lifespan: Option<Arc<Asgi>>,
+}
+
+impl House {
+    fn furnish(
+        config: &Config,
+        address: SocketAddr,
+        uploads: &Path,
+        number: usize,
+    ) -> Result<House, String> {
+        let site = Site::new(config, address, uploads, number)?;
+        let figures = Arc::clone(&site.figures);
+        let colour = config.colour && io::stderr().is_terminal();
+        let log = AccessLog::new(config.access_log, colour, Box::new(io::stderr()));
+        let log = Arc::new(log.map_err(|error| error.to_string())?);
+        let (gateway, lifespan) = gateway(config, address, site, &log)?;
+        let trusted = config.forwarded_allow_ips.clone();
+        let handler = Arc::new(BehindProxy::new(gateway, trusted));
+        let mut observers: Vec<Arc<dyn Observer>> = vec![figures, Arc::clone(&log) as _];
+        // These two have no place in their lines for what went wrong.
+        if matches!(config.access_log, Format::Common | Format::Combined) {
+            observers.push(Arc::new(Complaints));
         }
+        Ok(House { handler, observer: Arc::new(Several(observers)), log, lifespan })
+    }
+
+    /// The last connection has ended. Says good-bye to the application, and writes the last lines.
+    fn close(self, served: io::Result<()>) -> Result<(), String> {
+        let problem = self.lifespan.and_then(|asgi| asgi.shut_down(PATIENCE));
+        self.log.flush();
+        served.map_err(|error| error.to_string())?;
+        problem.map_or(Ok(()), Err)
     }
 }
 
 /// How long the application may take to put all away.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-const HELP: &str = "\
-Serves the Glasshouse site.
+type Gateway = (Arc<dyn Handler>, Option<Arc<Asgi>>);
 
-Usage: PROGRAM [options]
-
-  --host ADDRESS      address to listen on            127.0.0.1
-  --port NUMBER       port; 0 means any free one      8000
-  --threads NUMBER    most connections at a time      512
-  --keep-alive SECS   idle time between requests      5
-  --max-body BYTES    longest request body            16777216
-  --uploads DIR       where uploads are kept          a temporary folder
-  --spool DIR         where uploads arrive            .spool in that folder
-  --static DIR        files behind /static/           templates/static
-  --templates DIR     templates to use instead of those in the program
-  --debug             explain errors, read templates again at each use
-  --wire              show every byte, with chapters
-  --help              show this
-
-Example: cargo run --bin PROGRAM -- --port 0 --wire
-";
-
-/// `None` asks for help.
-fn read_flags(arguments: impl Iterator<Item = String>) -> Result<Option<Options>, String> {
-    let mut options = Options::default();
-    let settings = &mut options.settings;
-    let mut arguments = arguments;
-    while let Some(flag) = arguments.next() {
-        let (name, inline) = match flag.split_once('=') {
-            Some((name, value)) => (name.to_string(), Some(value.to_string())),
-            None => (flag, None),
-        };
-        let mut value = || {
-            let value = inline.clone().or_else(|| arguments.next());
-            value.ok_or(format!("{name} needs a value."))
-        };
-        match name.as_str() {
-            "--host" => settings.host = value()?,
-            "--port" => settings.port = number(&name, &value()?, 0, 65_535)? as u16,
-            "--threads" => {
-                settings.threads.cap = number(&name, &value()?, 1, 12_000)? as usize;
-            }
-            "--keep-alive" => {
-                let seconds = number(&name, &value()?, 0, 86_400)?;
-                settings.deadlines.keep_alive = Duration::from_secs(seconds);
-            }
-            "--max-body" => settings.limits.body.body = number(&name, &value()?, 0, u64::MAX)?,
-            "--uploads" => options.uploads = Some(value()?.into()),
-            "--spool" => options.spool = Some(value()?.into()),
-            "--static" => options.static_files = Some(value()?.into()),
-            "--templates" => options.templates = Some(value()?.into()),
-            "--debug" => options.debug = true,
-            "--wire" => settings.wire_view = true,
-            "--help" | "-h" => return Ok(None),
-            _ => return Err(format!("{name} is no option of this program.")),
+/// The contract between the server and the site.
+fn gateway(
+    config: &Config,
+    address: SocketAddr,
+    site: Site,
+    log: &Arc<AccessLog>,
+) -> Result<Gateway, String> {
+    let root_path = &config.root_path;
+    let start = |app: Arc<dyn asgi::Application>| {
+        let asgi = Asgi::start(app, address).map_err(|error| error.to_string())?;
+        Ok::<_, String>(Arc::new(asgi.below(root_path)))
+    };
+    Ok(match config.protocol {
+        Protocol::Wsgi => {
+            let wsgi = Wsgi::new(Arc::new(site.app), address).below(root_path);
+            (Arc::new(wsgi.in_many_processes(config.workers > 1)), None)
         }
-    }
-    Ok(Some(options))
-}
-
-fn number(name: &str, value: &str, least: u64, most: u64) -> Result<u64, String> {
-    match value.parse() {
-        Ok(number) if (least..=most).contains(&number) => Ok(number),
-        _ => Err(format!("{name} takes a number from {least} to {most}, not '{value}'.")),
-    }
+        Protocol::AsgiHttp => {
+            let asgi = start(Arc::new(site.app))?;
+            (Arc::clone(&asgi) as _, Some(asgi))
+        }
+        Protocol::AsgiWs => {
+            let inspector = Arc::new(Inspector::new(Arc::clone(log) as _));
+            let app = with_consumers(site.app, &site.uploads, &site.figures, &inspector);
+            let asgi = start(Arc::new(app))?;
+            let message = config.ws_max_message;
+            let settings = SessionSettings {
+                origins: OriginPolicy { allowed: config.ws_origins.clone() },
+                messages: conversation::Settings { message, ..Default::default() },
+            };
+            let sockets = WebSockets::new(Arc::clone(&asgi), settings);
+            (Arc::new(sockets.observed_by(inspector)), Some(asgi))
+        }
+    })
 }

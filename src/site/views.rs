@@ -14,7 +14,7 @@ use crate::http::response::Status;
 use crate::site::compare::compare;
 use crate::site::contents;
 use crate::site::figures::{Figures, Snapshot};
-use crate::site::uploads::{self, wants_json};
+use crate::site::uploads::{self, Uploads, wants_json};
 use crate::site::workshop::{echo, stream, with_workshop};
 use crate::web::app::{
     App, AppSettings, HtmlResponse, HttpRequest, HttpResponse, IntoResponse, JsonResponse, Next,
@@ -24,7 +24,6 @@ use crate::web::files::StaticFiles;
 use crate::web::form::SetCookie;
 use crate::web::serve::{request_timing, security_headers};
 use crate::web::template::{Context, Templates, escape};
-use crate::web::upload::Spool;
 
 /// What the site needs to know of the world.
 pub struct SiteSettings {
@@ -32,30 +31,35 @@ pub struct SiteSettings {
     pub templates: Option<PathBuf>,
     /// The folder behind `/static/`.
     pub static_files: PathBuf,
-    /// Where uploaded files are kept.
-    pub uploads: PathBuf,
-    /// Where they arrive: on the same file system.
-    pub spool: Spool,
+    /// Where uploaded files go.
+    pub uploads: Arc<Uploads>,
+    /// Whether there are WebSockets at `/ws/` too. Without them some pages say so.
+    pub websockets: bool,
     /// Whether error pages explain themselves, and templates are read again at each use.
     pub debug: bool,
     /// The address of the server.
     pub address: SocketAddr,
     /// What the server counts.
     pub figures: Arc<Figures>,
+    /// Which of the workers this is, from 1, and how many there are.
+    pub worker: (usize, usize),
 }
 
 /// The templates, held by the program itself: it runs from any folder.
 const TEMPLATES: &[(&str, &str)] = &[
     ("base.html", include_str!("../../templates/base.html")),
+    ("chat.html", include_str!("../../templates/chat.html")),
     ("compare.html", include_str!("../../templates/compare.html")),
     ("forms.html", include_str!("../../templates/forms.html")),
     ("home.html", include_str!("../../templates/home.html")),
+    ("no_websockets.html", include_str!("../../templates/no_websockets.html")),
     ("routes.html", include_str!("../../templates/routes.html")),
     ("shown.html", include_str!("../../templates/shown.html")),
     ("steps.html", include_str!("../../templates/steps.html")),
     ("template.html", include_str!("../../templates/template.html")),
     ("trends.html", include_str!("../../templates/trends.html")),
     ("upload.html", include_str!("../../templates/upload.html")),
+    ("websocket.html", include_str!("../../templates/websocket.html")),
     ("wire.html", include_str!("../../templates/wire.html")),
 ];
 
@@ -64,8 +68,16 @@ const TEMPLATES: &[(&str, &str)] = &[
 /// # Errors
 /// If there is no folder of static files.
 pub fn site(settings: SiteSettings) -> io::Result<App> {
-    let SiteSettings { templates, static_files, uploads, spool, debug, address, figures } =
-        settings;
+    let SiteSettings {
+        templates,
+        static_files,
+        uploads,
+        websockets,
+        debug,
+        address,
+        figures,
+        worker,
+    } = settings;
     let files = StaticFiles::new(static_files)?;
     let engine = match &templates {
         Some(folder) => Templates::new(folder, debug),
@@ -74,26 +86,32 @@ pub fn site(settings: SiteSettings) -> io::Result<App> {
     let engine = TEMPLATES.iter().fold(engine, |engine, (name, text)| engine.with(name, text));
     let settings = AppSettings {
         templates: Some(Box::new(engine)),
-        spool: Some(spool),
+        spool: Some(uploads.spool.clone()),
         debug,
         ..AppSettings::default()
     };
-    let (uploads, folder) = (Arc::new(uploads.clone()), uploads);
+    let (kept, live) = (Arc::clone(&uploads), Context::new().with("websockets", websockets));
+    let (chat, listed) = (live.clone(), live.clone());
     let parts = contents::to_context(&contents::parts());
     let app = App::new()
         .with_settings(settings)
         .get("", move |_| page("home.html", "/", Context::new().with("parts", parts.clone())))
-        .get("trends/", move |request: HttpRequest| trends(&request, &figures))
-        .get("upload/", move |request: HttpRequest| uploads::form(request, &folder))
-        .post("upload/", move |request: HttpRequest| uploads::receive(request, &uploads))
+        .get("trends/", move |request: HttpRequest| trends(&request, &figures, worker, websockets))
+        .get("upload/", move |request: HttpRequest| uploads::form(request, &kept, websockets))
+        .post("upload/", move |request: HttpRequest| {
+            uploads::receive(request, &uploads, websockets)
+        })
+        .get("websocket/", move |_| page("websocket.html", "/websocket/", live.clone()))
+        .get("chat/", move |_| page("chat.html", "/chat/", chat.clone()))
         .get("forms/", forms)
         .post("forms/", forms)
         .post("forms/cookie/", change_cookie)
         .get("html/", html)
         .get("json/", json)
         .get("template/", move |request: HttpRequest| template(&request, templates.as_ref()))
-        .get("routes/", routes);
-    let app = with_comparison(with_workshop(app), address).files("static/", files);
+        .get("routes/", move |request: HttpRequest| routes(&request, listed.clone()));
+    let app = with_comparison(with_workshop(app), address, worker.1 > 1);
+    let app = app.files("static/", files);
     let app = app.middleware(content_policy).middleware(security_headers);
     Ok(match debug {
         true => app.middleware(known_methods).middleware(request_timing),
@@ -103,7 +121,7 @@ pub fn site(settings: SiteSettings) -> io::Result<App> {
 
 /// `/compare/` and what is below it: the requests are answered by a small application of their own,
 /// and the page shows how.
-fn with_comparison(app: App, address: SocketAddr) -> App {
+fn with_comparison(app: App, address: SocketAddr, is_one_of_many: bool) -> App {
     let inner = App::new()
         .get("compare/", json)
         .get("compare/html/", html)
@@ -111,7 +129,8 @@ fn with_comparison(app: App, address: SocketAddr) -> App {
         .post("compare/echo/", echo);
     let inner = Arc::new(inner);
     let view = move |mut request: HttpRequest| {
-        let context = compare(&mut request, &inner, address)?.with("here", "/compare/");
+        let context = compare(&mut request, &inner, address, is_one_of_many)?;
+        let context = context.with("here", "/compare/");
         Ok::<_, WebError>(TemplateResponse("compare.html", context))
     };
     app.get("compare/", view.clone())
@@ -166,14 +185,22 @@ fn page(name: &'static str, here: &str, context: Context) -> TemplateResponse<&'
 }
 
 /// What the server has counted. It draws itself again each second, unless `?still=1` is asked for.
-fn trends(request: &HttpRequest, figures: &Figures) -> Result<HttpResponse, WebError> {
+fn trends(
+    request: &HttpRequest,
+    figures: &Figures,
+    (worker, workers): (usize, usize),
+    websockets: bool,
+) -> Result<HttpResponse, WebError> {
     let still = request.query()?.get("still").is_some();
+    let of_worker = |context: Context| context.with("worker", worker).with("workers", workers);
     let snapshot = figures.snapshot();
     let app = request.app;
     let response = match wants_json(request) {
-        true => JsonResponse(snapshot.to_context()).into_response(app),
+        true => JsonResponse(of_worker(snapshot.to_context())).into_response(app),
         false => {
-            let context = drawing(&snapshot).with("still", still);
+            let context = of_worker(drawing(&snapshot)).with("still", still);
+            let context = context.with("is_one_of_many", workers > 1);
+            let context = context.with("websockets", websockets);
             page("trends.html", "/trends/", context).into_response(app)
         }
     };
@@ -297,7 +324,7 @@ fn template(
     Ok(page("template.html", "/template/", context))
 }
 
-fn routes(request: HttpRequest) -> TemplateResponse<&'static str> {
+fn routes(request: &HttpRequest, context: Context) -> TemplateResponse<&'static str> {
     let mut rows = Vec::new();
     for route in request.app.router().routes() {
         let methods: Vec<&str> = route.methods.iter().map(Method::as_str).collect();
@@ -312,5 +339,5 @@ fn routes(request: HttpRequest) -> TemplateResponse<&'static str> {
                 .with("is_page", is_page),
         );
     }
-    page("routes.html", "/routes/", Context::new().with("routes", rows))
+    page("routes.html", "/routes/", context.with("routes", rows))
 }

@@ -275,6 +275,25 @@ impl Spool {
         Ok(Spool(Arc::new(owner)))
     }
 
+    /// A new file, empty so far, and its owner, with whom it goes. Whoever writes to it counts the
+    /// bytes in the owner's `size`.
+    ///
+    /// Error: that of the system.
+    pub fn create(
+        &self,
+        field: String,
+        file_name: String,
+        content_type: String,
+    ) -> io::Result<(File, UploadedFile)> {
+        let number = self.0.files.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{}-{number}", self.0.token);
+        let path = self.0.folder.join(format!("spool-{id}.part"));
+        // `create_new`: what is there already is not ours.
+        let disk = File::create_new(&path)?;
+        let _owner = Arc::clone(&self.0);
+        Ok((disk, UploadedFile { field, file_name, content_type, size: 0, path, id, _owner }))
+    }
+
     /// Writes the rest of a part into a new file, piece by piece as it arrives.
     fn store<R: Read>(
         &self,
@@ -283,22 +302,9 @@ impl Spool {
         content_type: String,
         reader: &mut MultipartReader<R>,
     ) -> Result<UploadedFile, UploadError> {
-        let number = self.0.files.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{}-{number}", self.0.token);
-        let path = self.0.folder.join(format!("spool-{id}.part"));
         let failed = |error: io::Error| UploadError::Spool(error.kind());
-        // `create_new`: what is there already is not ours.
-        let mut disk = File::create_new(&path).map_err(failed)?;
         // From here on it is removed, whatever happens.
-        let mut file = UploadedFile {
-            field,
-            file_name,
-            content_type,
-            size: 0,
-            path,
-            id,
-            _owner: Arc::clone(&self.0),
-        };
+        let (mut disk, mut file) = self.create(field, file_name, content_type).map_err(failed)?;
         while let Some(data) = reader.read_data()? {
             disk.write_all(data).map_err(failed)?;
             file.size = file.size.saturating_add(data.len() as u64);

@@ -333,7 +333,9 @@ impl Application for ProtocolRouter {
     ) -> Result<(), Exception> {
         let (scope, subprotocols) = match scope {
             Scope::WebSocket(scope, subprotocols) => (scope, subprotocols),
-            Scope::Http(http) if self.has_consumer_at(&http.path) => return ask_to_upgrade(send),
+            Scope::Http(http) if self.has_consumer_at(http.path_info()) => {
+                return ask_to_upgrade(send);
+            }
             _ => return self.requests.call(scope, receive, send),
         };
         let Event::WebsocketConnect = receive.receive()? else {
@@ -341,7 +343,7 @@ impl Application for ProtocolRouter {
         };
         let parameters = Parameters::default();
         let mut knock = Knock { scope, parameters, subprotocols, send };
-        let connected = match self.consumers.find(&Method::Get, &scope.path) {
+        let connected = match self.consumers.find(&Method::Get, scope.path_info()) {
             Found::View(make, parameters) => {
                 knock.parameters = parameters;
                 let mut consumer = make();

@@ -332,6 +332,8 @@ impl WebSocket {
         let direct = self.start == self.end;
         let result = match self.assembler.room().filter(|_| direct) {
             Some(room) => {
+                // What is read in place needs no large buffer, and is not copied out of it.
+                self.busy &= room.len() < LARGE_INPUT / 2;
                 let result = stream.read(room);
                 if let Ok(count) = result {
                     self.assembler.took(count);

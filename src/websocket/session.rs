@@ -35,7 +35,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::gateway::asgi::{
-    Asgi, AsgiError, Conversation, Emit, Event, Payload, Receive, Remote, Scope,
+    Asgi, AsgiError, Conversation, Emit, Event, HttpScope, Payload, Receive, Remote, Scope,
 };
 use crate::gateway::wsgi::Exception;
 use crate::http::exchange::{Exchange, Handler, Link};
@@ -123,7 +123,10 @@ impl WebSockets {
             Err(error) => return exchange.respond(error.response()),
         };
         let scope = match self.asgi.scope(exchange) {
-            Ok(scope) => Scope::WebSocket(scope, handshake.offered.clone()),
+            Ok(scope) => {
+                let scheme = if scope.scheme == "https" { "wss" } else { "ws" };
+                Scope::WebSocket(HttpScope { scheme, ..scope }, handshake.offered.clone())
+            }
             Err(error) => return exchange.respond(Refusal::from(error).response()),
         };
         let call = RefCell::new(Call {

@@ -28,8 +28,8 @@ pub const BLOCK: usize = 256 << 10;
 /// The longest that one `read` or `write` may wait; longer is an error, so that no run hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Every answer must begin so.
-const GOOD: &[u8] = b"HTTP/1.1 200";
+/// Bytes of an answer's beginning that tell its status.
+const STATUS: usize = "HTTP/1.1 200".len();
 
 /// What a connection asks for, again and again.
 #[derive(Clone, Copy, PartialEq)]
@@ -42,7 +42,24 @@ pub enum Work {
     Upload,
     /// [`BODY`] bytes from `/bytes/`, on a new connection.
     Download,
+    /// A small urlencoded form to `/forms/cookie/`, which reads it and answers without a page.
+    Form,
+    /// A file of [`BODY`] bytes in a multipart form to `/forms/`, which writes it to a file and
+    /// does not keep it, on a new connection.
+    Multipart,
+    /// `depth` binary messages of `size` bytes in one write, to `/ws/echo/`.
+    Echo { size: usize, depth: usize },
 }
+
+/// The body of [`Work::Form`].
+const FORM: &str = "name=Ada+Lovelace&born=1815&drink=tea&notes=The+first+program%2C+on+paper";
+
+/// What stands before and after the file of [`Work::Multipart`]. The page shows the field: so the
+/// form was read to its end.
+const PART: &str =
+    "--cut\r\nContent-Disposition: form-data; name=\"file\"; filename=\"big\"\r\n\r\n";
+const PARTS_END: &str = "\r\n--cut\r\nContent-Disposition: form-data; name=\"end\"\r\n\r\n\
+                         reached\r\n--cut--\r\n";
 
 impl Work {
     /// The head that asks for it, once.
@@ -55,36 +72,119 @@ impl Work {
                 ("POST /count/".to_string(), format!("{close}Content-Length: {BODY}\r\n"))
             }
             Work::Download => (format!("GET /bytes/{BODY}/"), close.to_string()),
+            Work::Form => {
+                let kind = "Content-Type: application/x-www-form-urlencoded";
+                let length = FORM.len();
+                (
+                    "POST /forms/cookie/".to_string(),
+                    format!("{kind}\r\nContent-Length: {length}\r\n"),
+                )
+            }
+            Work::Multipart => {
+                let kind = "Content-Type: multipart/form-data; boundary=cut";
+                let length = PART.len() + BODY + PARTS_END.len();
+                let more = format!("{close}{kind}\r\nContent-Length: {length}\r\n");
+                ("POST /forms/".to_string(), more)
+            }
+            // RFC 6455, section 1.3: the example's key.
+            Work::Echo { .. } => {
+                let more = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                            Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+                ("GET /ws/echo/".to_string(), more.to_string())
+            }
         };
         format!("{line} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: bench\r\nAccept: */*\r\n{more}\r\n")
     }
 
     /// Requests in one write.
     pub fn depth(self) -> usize {
-        if let Work::Get { depth } = self { depth } else { 1 }
+        match self {
+            Work::Get { depth } | Work::Echo { depth, .. } => depth,
+            _ => 1,
+        }
+    }
+
+    /// Every answer must begin so.
+    fn good(self) -> &'static [u8; STATUS] {
+        match self {
+            Work::Form => b"HTTP/1.1 303",
+            _ => b"HTTP/1.1 200",
+        }
+    }
+
+    /// Whether a connection is used again.
+    fn stays_open(self) -> bool {
+        matches!(self, Work::Get { .. } | Work::Form | Work::Echo { .. })
+    }
+
+    /// What is sent again and again.
+    fn request(self, host: SocketAddr) -> Vec<u8> {
+        match self {
+            Work::Echo { size, .. } => frame(size, Some([0x37, 0xfa, 0x21, 0x3d])),
+            Work::Form => [self.head(host).as_bytes(), FORM.as_bytes()].concat(),
+            _ => self.head(host).into_bytes(),
+        }
     }
 }
+
+/// A binary message of `size` bytes in one frame. RFC 6455, section 5.2.
+fn frame(size: usize, key: Option<[u8; 4]>) -> Vec<u8> {
+    let mut frame = vec![0x82];
+    let masked = if key.is_some() { 0x80 } else { 0 };
+    match size {
+        0..=125 => frame.push(masked | size as u8),
+        126..=65_535 => {
+            frame.push(masked | 126);
+            frame.extend((size as u16).to_be_bytes());
+        }
+        _ => {
+            frame.push(masked | 127);
+            frame.extend((size as u64).to_be_bytes());
+        }
+    }
+    frame.extend(key.iter().flatten());
+    let key = key.unwrap_or_default();
+    frame.extend((0..size).map(|at| b'a' ^ key[at % 4]));
+    frame
+}
+
+/// By how many bytes answers to the same request may differ: `Server-Timing` tells a time.
+const SLACK: usize = 16;
 
 /// What an answer to this work looks like from this server.
 struct Answer {
     /// The whole answer, or its head where the body is the large one.
     start: Vec<u8>,
-    /// Bytes of the whole answer; every later one must have as many.
+    /// Bytes of the whole answer; every later one must have as many, but for [`SLACK`].
     length: usize,
+}
+
+impl Answer {
+    /// Its last bytes, from the end of the head on: they are the same each time.
+    fn tail(&self) -> &[u8] {
+        let head = self.start.windows(4).position(|end| end == b"\r\n\r\n").unwrap_or(0);
+        &self.start[head.max(self.start.len().saturating_sub(SLACK))..]
+    }
 }
 
 /// Asks once and looks closely; later answers are only compared by status and length.
 fn learn(address: SocketAddr, work: Work) -> Result<Answer, String> {
-    let head = work.head(address);
+    if let Work::Echo { size, .. } = work {
+        let start = frame(size, None);
+        return Ok(Answer { length: start.len(), start });
+    }
+    let head = String::from_utf8_lossy(&work.request(address)).into_owned();
     let (mut start, length) = ask(address, work, head.as_bytes())
         .map_err(|error| format!("{address} gave no answer to learn from: {error}"))?;
     let text = String::from_utf8_lossy(&start);
     let good = match work {
-        Work::Get { .. } | Work::Connect => whole_length(&text) == Some(length),
+        Work::Get { .. } | Work::Connect | Work::Form => whole_length(&text) == Some(length),
         Work::Upload => text.contains(&format!("\n{BODY}")),
         Work::Download => length > BODY,
+        Work::Multipart => text.contains("reached"),
+        Work::Echo { .. } => true,
     };
-    if !good || !start.starts_with(GOOD) {
+    if !good || !start.starts_with(work.good()) {
         let [asked, got] = [&head, &*text].map(|text| text.lines().next().unwrap_or_default());
         return Err(format!("{address} answered {asked:?} with {got:?}, {length} bytes in all"));
     }
@@ -107,8 +207,8 @@ fn ask(address: SocketAddr, work: Work, head: &[u8]) -> io::Result<(Vec<u8>, usi
         if start.len() < BLOCK {
             start.extend_from_slice(&buffer[..read]);
         }
-        let stays_open = matches!(work, Work::Get { .. });
-        let whole = stays_open && whole_length(&String::from_utf8_lossy(&start)) == Some(length);
+        let whole =
+            work.stays_open() && whole_length(&String::from_utf8_lossy(&start)) == Some(length);
         if read == 0 || whole {
             return Ok((start, length));
         }
@@ -171,7 +271,7 @@ impl Client {
     /// Learns the answer. The first request on a connection opens it.
     pub fn open(address: SocketAddr, work: Work, connections: usize) -> Result<Client, String> {
         let answer = learn(address, work)?;
-        let request = work.head(address).repeat(work.depth()).into_bytes();
+        let request = work.request(address).repeat(work.depth());
         let connections = (0..connections).map(|_| None).collect();
         Ok(Client { plan: Plan { address, work, request, answer }, connections })
     }
@@ -217,9 +317,9 @@ impl Client {
 impl Plan {
     fn buffer(&self) -> Vec<u8> {
         match self.work {
-            Work::Get { depth } => vec![0; self.answer.length * depth],
             Work::Connect => vec![0; 4096],
-            Work::Upload | Work::Download => vec![0; BLOCK],
+            Work::Upload | Work::Download | Work::Multipart => vec![0; BLOCK],
+            stays => vec![0; self.answer.length * stays.depth() + SLACK],
         }
     }
 
@@ -267,9 +367,26 @@ impl Plan {
     fn begin(&self, connection: &mut Option<TcpStream>) -> io::Result<()> {
         let stream = match connection {
             Some(stream) => stream,
-            None => connection.insert(connect(self.address)?),
+            None => connection.insert(self.open()?),
         };
         send(stream, self.work, &self.request)
+    }
+
+    fn open(&self) -> io::Result<TcpStream> {
+        let mut stream = connect(self.address)?;
+        if let Work::Echo { .. } = self.work {
+            stream.write_all(self.work.head(self.address).as_bytes())?;
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte)?;
+                answer.extend(byte);
+            }
+            if !answer.starts_with(b"HTTP/1.1 101") {
+                return Err(io::Error::other("the handshake was refused"));
+            }
+        }
+        Ok(stream)
     }
 
     /// Takes what is due, and looks at status and length.
@@ -277,36 +394,48 @@ impl Plan {
         let Some(stream) = connection else {
             return Err(io::ErrorKind::NotConnected.into());
         };
-        if let Work::Get { .. } = self.work {
-            // An answer longer than the learned one shows too: the next begins at a wrong place.
-            stream.read_exact(buffer)?;
-            return buffer.chunks(self.answer.length).try_for_each(good_status);
+        if let Work::Echo { .. } = self.work {
+            let whole = buffer.len() - SLACK;
+            stream.read_exact(&mut buffer[..whole])?;
+            let mut answers = buffer[..whole].chunks(self.answer.length);
+            let good = answers.all(|answer| answer == self.answer.start);
+            return if good { Ok(()) } else { Err(io::Error::other("another message")) };
+        }
+        if self.work.stays_open() {
+            let (expected, mut filled) = (buffer.len() - SLACK, 0);
+            while filled + SLACK < expected || !buffer[..filled].ends_with(self.answer.tail()) {
+                match stream.read(&mut buffer[filled..])? {
+                    0 => return Err(io::Error::other(format!("{filled} bytes and no end"))),
+                    read => filled += read,
+                }
+            }
+            return self.check_status(buffer);
         }
         let mut length = 0;
         loop {
             // The status stays at the front; what follows it is overwritten by the next read.
-            let read = stream.read(&mut buffer[GOOD.len().min(length)..])?;
+            let read = stream.read(&mut buffer[STATUS.min(length)..])?;
             length += read;
             if read == 0 {
                 break;
             }
         }
         *connection = None;
-        good_status(buffer)?;
-        if length != self.answer.length {
+        self.check_status(buffer)?;
+        if length.abs_diff(self.answer.length) > SLACK {
             let wrong = format!("an answer of {length} bytes instead of {}", self.answer.length);
             return Err(io::Error::other(wrong));
         }
         Ok(())
     }
-}
 
-fn good_status(answer: &[u8]) -> io::Result<()> {
-    if answer.starts_with(GOOD) {
-        return Ok(());
+    fn check_status(&self, answer: &[u8]) -> io::Result<()> {
+        if answer.starts_with(self.work.good()) {
+            return Ok(());
+        }
+        let start = answer[..answer.len().min(40)].escape_ascii();
+        Err(io::Error::other(format!("an answer that begins \"{start}\"")))
     }
-    let start = answer[..answer.len().min(40)].escape_ascii();
-    Err(io::Error::other(format!("an answer that begins \"{start}\"")))
 }
 
 fn connect(address: SocketAddr) -> io::Result<TcpStream> {
@@ -319,11 +448,14 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 
 fn send(stream: &mut TcpStream, work: Work, request: &[u8]) -> io::Result<()> {
     stream.write_all(request)?;
-    if work == Work::Upload {
-        let block = vec![b'x'; BLOCK];
-        for _ in 0..BODY / BLOCK {
-            stream.write_all(&block)?;
-        }
+    if !matches!(work, Work::Upload | Work::Multipart) {
+        return Ok(());
     }
-    Ok(())
+    let (before, after) = if work == Work::Multipart { (PART, PARTS_END) } else { ("", "") };
+    stream.write_all(before.as_bytes())?;
+    let block = vec![b'x'; BLOCK];
+    for _ in 0..BODY / BLOCK {
+        stream.write_all(&block)?;
+    }
+    stream.write_all(after.as_bytes())
 }

@@ -7,8 +7,10 @@
 
 use crate::client::{BLOCK, BODY, Work};
 use crate::process::{Process, myself, wait_for_end_of_input};
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
@@ -19,16 +21,28 @@ pub const ARGUMENT: &str = "--floor";
 /// Room for the heads on their way: at most 16 from our client, about 100 bytes each.
 const HEADS: usize = 4096;
 
+/// A folder in memory, where there is one: no disk shall be measured.
+pub fn memory_folder() -> PathBuf {
+    let shared = PathBuf::from("/dev/shm");
+    if shared.is_dir() { shared } else { std::env::temp_dir() }
+}
+
 /// Starts a floor that sends `answer`, learned from the server: both move the same bytes.
 pub fn start(work: Work, answer: &[u8]) -> Result<Process, String> {
     let mode = match work {
         Work::Get { .. } => "keep",
         Work::Connect => "close",
+        Work::Form => "form",
         Work::Upload => "upload",
+        Work::Multipart => "store",
         Work::Download => "download",
+        Work::Echo { .. } => "echo",
     };
     let mut command = myself()?;
+    // An echo is no answer that was learned.
+    let answer = if mode == "echo" { &[] } else { answer };
     command.args([ARGUMENT, mode, &String::from_utf8_lossy(answer)]);
+    command.env("TMPDIR", memory_folder());
     Process::start(command)
 }
 
@@ -40,7 +54,10 @@ pub fn run(arguments: &[String]) -> ExitCode {
     let serve = match mode.as_str() {
         "keep" => keep,
         "close" => close,
+        "form" => form,
         "upload" => upload,
+        "store" => store,
+        "echo" => echo,
         _ => download,
     };
     thread::spawn(|| {
@@ -89,6 +106,80 @@ fn keep(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     }
 }
 
+/// Small bodies on a connection that stays open: a head and its body come in one read.
+fn form(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
+    let mut buffer = vec![0; HEADS];
+    loop {
+        read_head(&mut stream, &mut buffer)?;
+        stream.write_all(answer)?;
+    }
+}
+
+/// WebSocket messages of one frame each: the key is taken off, and the same bytes go back. All
+/// answers that are ready leave in one write.
+fn echo(mut stream: TcpStream, _: &[u8]) -> io::Result<()> {
+    read_head(&mut stream, &mut vec![0; HEADS])?;
+    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")?;
+    let mut buffer = vec![0; HEADS];
+    let (mut filled, mut answers) = (0, Vec::new());
+    loop {
+        match stream.read(&mut buffer[filled..])? {
+            0 => return Ok(()),
+            read => filled += read,
+        }
+        let mut at = 0;
+        while let Some((head, length)) = frame_head(&buffer[at..filled]) {
+            if buffer.len() < head + length {
+                buffer.resize(head + length, 0);
+            }
+            if filled - at < head + length {
+                break;
+            }
+            // Without the key the head is four bytes shorter: it moves towards the payload.
+            let key: [u8; 4] = std::array::from_fn(|byte| buffer[at + head - 4 + byte]);
+            unmask(&mut buffer[at + head..at + head + length], key);
+            buffer[at + 1] &= 0x7f;
+            buffer.copy_within(at..at + head - 4, at + 4);
+            let answer = &buffer[at + 4..at + head + length];
+            if length > HEADS {
+                stream.write_all(&answers)?;
+                answers.clear();
+                stream.write_all(answer)?;
+            } else {
+                answers.extend_from_slice(answer);
+            }
+            at += head + length;
+        }
+        stream.write_all(&answers)?;
+        answers.clear();
+        buffer.copy_within(at..filled, 0);
+        filled -= at;
+    }
+}
+
+/// Eight bytes at a time. RFC 6455, section 5.3.
+fn unmask(payload: &mut [u8], key: [u8; 4]) {
+    let key: [u8; 8] = std::array::from_fn(|at| key[at % 4]);
+    let mut words = payload.chunks_exact_mut(8);
+    for word in &mut words {
+        let value = u64::from_ne_bytes(word.try_into().expect("eight bytes"));
+        word.copy_from_slice(&(value ^ u64::from_ne_bytes(key)).to_ne_bytes());
+    }
+    for (byte, key) in words.into_remainder().iter_mut().zip(key) {
+        *byte ^= key;
+    }
+}
+
+/// The length of a masked frame's head, and that of its payload.
+fn frame_head(bytes: &[u8]) -> Option<(usize, usize)> {
+    match *bytes.get(1)? & 0x7f {
+        126 => Some((8, u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?).into())),
+        127 => Some((14, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize)),
+        length => Some((6, length.into())),
+    }
+    .filter(|(head, _)| bytes.len() >= *head)
+}
+
 /// A connection per request.
 fn close(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
     read_head(&mut stream, &mut vec![0; HEADS])?;
@@ -96,18 +187,35 @@ fn close(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
 }
 
 /// Reads the declared number of body bytes, then answers.
-fn upload(mut stream: TcpStream, answer: &[u8]) -> io::Result<()> {
+fn upload(stream: TcpStream, answer: &[u8]) -> io::Result<()> {
+    take_body(stream, answer, &mut io::sink())
+}
+
+/// The same, and all of them go to a file that has no name any more.
+fn store(stream: TcpStream, answer: &[u8]) -> io::Result<()> {
+    let path = std::env::temp_dir().join(format!("floor-{}", std::process::id()));
+    let mut file = File::create(&path)?;
+    fs::remove_file(&path)?;
+    take_body(stream, answer, &mut file)
+}
+
+fn take_body(mut stream: TcpStream, answer: &[u8], out: &mut dyn Write) -> io::Result<()> {
     let mut buffer = vec![0; BLOCK];
-    let (head, filled) = read_head(&mut stream, &mut buffer)?;
-    let text = String::from_utf8_lossy(&buffer[..head]);
+    let (_, filled) = read_head(&mut stream, &mut buffer)?;
+    let text = String::from_utf8_lossy(&buffer[..filled]);
+    // The first end, not the last: the head of a form's part ends in the same way.
+    let head = text.find("\r\n\r\n").map_or(filled, |end| end + 4);
     let declared = text.split("Content-Length: ").nth(1).unwrap_or_default();
     let length: usize = declared.lines().next().unwrap_or_default().parse().unwrap_or(0);
     let mut left = length.saturating_sub(filled - head);
+    out.write_all(&buffer[head..filled])?;
     while left > 0 {
-        match stream.read(&mut buffer)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => left = left.saturating_sub(read),
+        let read = stream.read(&mut buffer)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
+        out.write_all(&buffer[..read])?;
+        left = left.saturating_sub(read);
     }
     stream.write_all(answer)
 }

@@ -4,7 +4,7 @@
 use crate::client::{Client, Work};
 use crate::process::descriptor_limit;
 use crate::report::{line, percentiles};
-use crate::{GET, SERVER, server};
+use crate::{GET, PING, SERVER, SOCKET_SERVER, server};
 use std::time::Duration;
 
 /// More threads than guests.
@@ -14,21 +14,22 @@ const FLAGS: [&str; 2] = ["--threads", "11000"];
 const SPARE: usize = 50;
 
 /// Opens the connections, waits, asks each again. `Ok(false)` if one of them was lost.
-pub fn run(connections: usize, silence: Duration) -> Result<bool, String> {
+pub fn run(connections: usize, silence: Duration, websocket: bool) -> Result<bool, String> {
     let needed = connections + SPARE;
     if descriptor_limit().is_some_and(|limit| limit < needed) {
         let advice = format!("run `ulimit -n {needed}` first, or pass --connections");
         return Err(format!("{connections} connections need {needed} descriptors: {advice}"));
     }
-    let process = server(SERVER, &FLAGS)?;
-    let mut guests = Client::open(process.address, GET, connections)?;
+    let (program, work) = if websocket { (SOCKET_SERVER, PING) } else { (SERVER, GET) };
+    let process = server(program, &FLAGS)?;
+    let mut guests = Client::open(process.address, work, connections)?;
     let before = process.memory();
     let opened = guests.ask_each();
     let after = process.memory();
     println!("{} of {connections} connections opened and answered once", opened.done);
 
     // The talkers come while the guests are silent; each has half of the time.
-    let steady = Client::open(process.address, GET, 1)?.drive(silence / 2);
+    let steady = Client::open(process.address, work, 1)?.drive(silence / 2);
     let comers = Client::open(process.address, Work::Connect, 1)?.drive(silence / 2);
     let again = guests.ask_each();
 

@@ -8,7 +8,7 @@ const HELP: &str = "\
 The server beside a floor that parses nothing, driven in turn.
 
     cargo bench --bench load -- [ROW...] [OPTIONS]
-    cargo bench --bench load -- idle [--connections N] [--seconds S]
+    cargo bench --bench load -- idle [--websocket] [--connections N] [--seconds S]
 
 A row's name chooses that row; a part of names, every row that contains it. Options:
     --seconds S          length of one slice (1.0); in idle mode, how long to stay idle (5)
@@ -16,8 +16,11 @@ A row's name chooses that row; a part of names, every row that contains it. Opti
     --server PATH        compare with this build of the server, not with the floor
     --against HOST:PORT  compare with what listens there; it must answer /healthz with 200
     --connections N      connections of the idle mode (9900)
+    --websocket          idle WebSockets instead of idle requests
     --help               this text
-The exit status is 1 if an answer was missing, short or not 200.
+Rows: get and connect ask for /healthz, form sends a small urlencoded form, multipart a file in one;
+ws rows echo messages: of 32 bytes by 1, 16, 64 connections, 16 of them at once, 64 KB, 1 MB.
+The exit status is 1 if an answer was missing, short or of another status.
 ";
 
 /// The defaults that [`HELP`] names: slices, seconds of one, idle connections, seconds idle.
@@ -39,6 +42,8 @@ pub struct Options {
     filters: Vec<String>,
     /// The connections of the idle mode, when that was chosen.
     pub idle: Option<usize>,
+    /// Whether those are WebSockets.
+    pub websocket: bool,
     /// The length of a slice, or of the silence.
     pub time: Duration,
     /// Slices for each of the two.
@@ -61,6 +66,7 @@ impl Options {
 pub fn parse(arguments: &[String]) -> Result<Options, String> {
     let (mut filters, mut rival, mut slices) = (Vec::new(), Rival::Floor, SLICES);
     let (mut idle, mut seconds, mut connections) = (false, None, None);
+    let mut websocket = false;
     let mut words = arguments.iter().filter(|word| *word != "--bench");
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value after it"));
@@ -75,17 +81,19 @@ pub fn parse(arguments: &[String]) -> Result<Options, String> {
             "--server" => rival = Rival::Program(value()?.clone()),
             "--against" => rival = Rival::Address(address(value()?)?),
             "idle" => idle = true,
+            "--websocket" => websocket = true,
             name => filters.push(row(name)?),
         }
     }
     let plain = filters.is_empty() && matches!(rival, Rival::Floor);
-    if (idle && !plain) || (!idle && connections.is_some()) {
-        return Err("idle goes with --connections and --seconds, and only with them".to_string());
+    if (idle && !plain) || (!idle && (connections.is_some() || websocket)) {
+        let wrong = "idle goes with --websocket, --connections and --seconds, and only with them";
+        return Err(wrong.to_string());
     }
     let idle = idle.then_some(connections.unwrap_or(IDLE));
     let time = if idle.is_some() { SILENCE } else { SLICE };
     let time = Duration::from_secs_f64(seconds.unwrap_or(time));
-    Ok(Options { filters, idle, time, slices, rival })
+    Ok(Options { filters, idle, websocket, time, slices, rival })
 }
 
 fn names() -> Vec<&'static str> {

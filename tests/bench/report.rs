@@ -1,9 +1,9 @@
 //! Samples in, table out.
 
+use crate::Row;
 use crate::client::{BODY, Client, Tally, Work};
 use crate::options::{Options, Rival};
 use crate::process::Process;
-use crate::{GET, Row};
 use std::time::{Duration, Instant};
 
 /// One of the two servers of a row, and what is known about it so far.
@@ -94,7 +94,8 @@ pub fn row(row: &Row, sides: &[Side; 2]) {
     ]);
     for (name, side) in ["A", "B"].iter().zip(sides) {
         let mut latencies = side.tally.latencies.clone();
-        if row.work == GET && row.connections == 1 {
+        let alone = matches!(row.work, Work::Get { depth: 1 } | Work::Echo { depth: 1, .. });
+        if alone && row.connections == 1 {
             let [middle, late] = percentiles(&mut latencies);
             println!("  latency {name}: p50 {middle:.1} us, p99 {late:.1} us");
         }
@@ -106,12 +107,12 @@ pub fn row(row: &Row, sides: &[Side; 2]) {
 
 fn table(columns: [&str; 8]) {
     let [name, ours, theirs, ratio, range, cost, memory, aim] = columns;
-    println!("{name:<13}{ours:>11}{theirs:>12}{ratio:>7}{range:>11}{cost:>18}{memory:>13}   {aim}");
+    println!("{name:<14}{ours:>11}{theirs:>12}{ratio:>7}{range:>11}{cost:>19}{memory:>13}   {aim}");
 }
 
 /// A line that is no ratio.
 pub fn line(name: &str, note: &str, aim: &str, reached: bool) {
-    println!("{name:<13}{note:<72}   {aim} {}", mark(reached));
+    println!("{name:<14}{note:<72}   {aim} {}", mark(reached));
 }
 
 fn mark(reached: bool) -> &'static str {
@@ -119,7 +120,10 @@ fn mark(reached: bool) -> &'static str {
 }
 
 fn rate(work: Work, per_second: f64) -> String {
-    if matches!(work, Work::Upload | Work::Download) {
+    if let Work::Echo { size: size @ 1024.., .. } = work {
+        return format!("{:.2} GB/s", per_second * size as f64 / 1e9);
+    }
+    if matches!(work, Work::Upload | Work::Download | Work::Multipart) {
         return format!("{:.2} GB/s", per_second * BODY as f64 / 1e9);
     }
     format!("{:.1} k/s", per_second / 1e3)

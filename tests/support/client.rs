@@ -143,6 +143,11 @@ impl Client {
         }
     }
 
+    /// What has come and was not taken yet.
+    pub fn take_ahead(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.ahead)
+    }
+
     fn take(&mut self, count: usize) -> Vec<u8> {
         let rest = self.ahead.split_off(count);
         std::mem::replace(&mut self.ahead, rest)
