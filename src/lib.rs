@@ -68,6 +68,13 @@ pub mod running {
     pub mod lab; // chapter 40
 }
 
+/// Part VII. Real applications.
+pub mod python {
+    pub mod worker; // chapter 41
+    pub mod wsgi_host; // chapter 42
+    pub mod asgi_host; // chapter 43
+}
+
 /// The site that shows it all. It may use everything above it, and nothing uses it.
 pub mod site {
     pub mod figures;

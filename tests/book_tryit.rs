@@ -31,8 +31,10 @@ fn the_transcripts_are_what_is_printed_now() {
             library.get_or_init(|| shop.library(usize::MAX, true, true));
         shop.program(name, text, library.as_ref().map_err(String::clone)?)
     };
-    let curl = Command::new("curl").arg("--version").output().is_ok();
-    let stage = Stage { project: &project, root, programs: programs(), scratch: &scratch, curl };
+    let [curl, python] =
+        ["curl", "python3"].map(|program| Command::new(program).arg("--version").output().is_ok());
+    let programs = programs();
+    let stage = Stage { project: &project, root, programs, scratch: &scratch, curl, python };
     let bless = std::env::var("BOOK").is_ok_and(|value| value == "bless");
     let (mut problems, mut rewrites) = (Vec::new(), Vec::new());
     for chapter in &project.book().chapters {
@@ -44,10 +46,12 @@ fn the_transcripts_are_what_is_printed_now() {
         rewrites.append(&mut found.rewrites);
         let skipped = found.skipped;
         if skipped > 0 && std::env::var_os("CI").is_some() {
-            let what = format!("curl is missing: {skipped} transcripts were not replayed");
+            let what =
+                format!("curl or python3 is missing: {skipped} transcripts were not replayed");
             problems.push(Problem::text(chapter.line, what));
         } else if skipped > 0 {
-            println!("chapter {}: curl is missing, {skipped} transcripts skipped", chapter.number);
+            let number = chapter.number;
+            println!("chapter {number}: curl or python3 is missing, {skipped} transcripts skipped");
         }
     }
     if bless {
@@ -66,6 +70,7 @@ struct Stage<'a> {
     /// Builds a scratch program from a name and its text.
     scratch: &'a dyn Fn(&str, &str) -> Result<PathBuf, String>,
     curl: bool,
+    python: bool,
 }
 
 /// New lines for the fence whose first line inside has this number.
@@ -125,6 +130,12 @@ fn replay<'a>(stage: &'a Stage<'a>, chapter: &'a Chapter) -> Replay<'a> {
 
 impl Replay<'_> {
     fn console(&mut self, fence: &Fence) {
+        let names_python = |fence: &Fence| fence.lines.iter().any(|line| line.contains("python"));
+        self.skipping = !self.stage.python && self.scratch.is_some_and(names_python);
+        if self.skipping {
+            self.skipped += 1;
+            return;
+        }
         let steps = match steps(&fence.lines) {
             Ok(steps) => steps,
             Err(what) => return self.problems.push(Problem::text(fence.line + 1, what)),
@@ -402,7 +413,7 @@ fn replayed(name: &str, book: &str, curl: bool) -> (Vec<String>, String) {
         [("Cargo.toml", cargo), ("TUTORIAL.md", book), ("tests/ch01_a.rs", "fn it_works() {}")];
     let project = Project::of(&files);
     let scratch = |_: &str, text: &str| Err(format!("rustc says no to {text}"));
-    let stage = Stage { project: &project, root, programs, scratch: &scratch, curl };
+    let stage = Stage { project: &project, root, programs, scratch: &scratch, curl, python: true };
     let chapters = project.book().chapters;
     let mut found = replay(&stage, &chapters[1]);
     found.problems.append(&mut found.differences);

@@ -698,6 +698,30 @@ fn a_next_request_is_no_hang_up_and_is_not_lost() {
     assert_eq!(client.answer().expect("an answer").text(), "first");
 }
 
+#[test]
+fn whoever_waits_for_something_else_can_look_whether_the_client_is_there() {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let application = http(move |_, receive, send| {
+        receive.receive()?;
+        tell.lock().expect("a listener").send(receive.has_hung_up())?;
+        while !receive.has_hung_up() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        tell.lock().expect("a listener").send(true)?;
+        send.send(start(200, &[]))?;
+        send.send(last("late"))
+    });
+    let house = serve(application);
+    let mut client = house.client();
+    client.send(GET);
+    assert_eq!(told.recv(), Ok(false));
+    assert!(told.recv_timeout(Duration::from_millis(50)).is_err(), "the client is still there");
+    client.stream.shutdown(Shutdown::Write).expect("an open socket");
+    assert_eq!(told.recv(), Ok(true));
+    assert!(client.all().ends_with("\r\n\r\nlate"));
+}
+
 /// Sends pieces without end; what `send` says in the end.
 fn endless() -> (Arc<dyn Application>, Receiver<(usize, String)>) {
     let (tell, told) = channel();

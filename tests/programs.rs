@@ -71,7 +71,7 @@ fn help_is_help_and_no_error() {
         let has_ws = program == ASGI_WS || program == PLAIN;
         assert_eq!(out.contains("--ws-origin"), has_ws, "{out}");
         let name = program.rsplit('/').next().expect("a name");
-        assert!(out.contains(&format!("Usage: {name} [--flag")), "{out}");
+        assert!(out.contains(&format!("Usage: {name} [APPLICATION] [--flag")), "{out}");
     }
 }
 
@@ -468,4 +468,78 @@ fn nobody_else_can_pretend_to_be_somebody_else() {
     assert!(page.contains("127.0.0.1"));
     let line = server.wait_for("GET /wire/");
     assert!(line.contains("] 127.0.0.1 "), "{line}");
+}
+
+// Other applications than the site.
+
+/// False if there is no interpreter, which is said once for each test.
+fn has_python() -> bool {
+    let mut command = Command::new("python3");
+    let found = command.arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        // Not `eprintln!`: the test harness would keep it to itself.
+        let _ = writeln!(std::io::stderr(), "skipped: there is no python3 here");
+    }
+    found
+}
+
+#[test]
+fn a_folder_is_served_by_all_three() {
+    let _dog = watchdog(60, "static:");
+    for program in ALL {
+        for workers in ["1", "2"] {
+            let server = Server::start(program, &["static:templates/static", "--workers", workers]);
+            let style = get(&server, "/style.css", "");
+            assert_eq!(style, include_str!("../templates/static/style.css"));
+            // The site and its WebSockets are elsewhere.
+            assert!(get(&server, "/trends/", "").contains("404"));
+            let mut client = Client::connect(address(&server));
+            client.send(handshake("/ws/echo/", ""));
+            assert_eq!(client.answer().expect("an answer").status, 404);
+            assert_eq!(server.stop().0, Some(0));
+        }
+        let (code, _, err) = run_flags(program, &["static:/nothing/here", "--port", "0"]);
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains("/nothing/here"), "{err}");
+    }
+}
+
+#[test]
+fn an_application_in_python_is_served_by_its_program() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(60, "python");
+    let server = Server::start(WSGI, &["tests.python.hello:application", "--workers", "2"]);
+    assert_eq!(get(&server, "/", ""), "Hello, world!\n");
+    let greeting = server.lines().into_iter().find(|line| line.contains("http://"));
+    let greeting = greeting.expect("a greeting");
+    let what = "(wsgi tests.python.hello:application, 2 workers, up to 512 threads, pid ";
+    assert!(greeting.contains(what), "{greeting}");
+    server.wait_for("127.0.0.1 \"GET / HTTP/1.1\" 200 14 ");
+    assert_eq!(server.stop().0, Some(0));
+    let server = Server::start(ASGI_WS, &["tests.python.raw_asgi:app"]);
+    let mut peer = Peer::open(address(&server), "/echo");
+    peer.text("hello");
+    peer.hears("hello");
+    assert_eq!(server.stop().0, Some(0));
+}
+
+#[test]
+fn an_application_that_cannot_be_served_ends_the_program_with_the_reason() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(60, "no application");
+    for (program, application, reason) in [
+        (WSGI, "tests.python.nothing:app", "No module named 'tests.python.nothing'"),
+        (WSGI, "tests.python.hello:nothing", "has no attribute 'nothing'"),
+        (WSGI, "tests.python.raw_asgi:app", "serve it with asgi_http or asgi_ws"),
+        (ASGI_WS, "tests.python.hello:application", "`wsgi`"),
+    ] {
+        let (code, _, err) = run_flags(program, &[application, "--port", "0"]);
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains(reason), "{err}");
+        assert!(!err.contains("http://"), "{err}");
+    }
 }

@@ -79,6 +79,12 @@ pub trait Receive {
     /// # Errors
     /// A request body that breaks a rule, or comes too slowly.
     fn receive(&mut self) -> Result<Event, Exception>;
+
+    /// Whether the client has hung up, for an application that waits for something else. Does not
+    /// wait to find out.
+    fn has_hung_up(&mut self) -> bool {
+        false
+    }
 }
 
 /// The handle for what the application has to say.
@@ -422,6 +428,10 @@ struct Handle<'c, 'e> {
 impl Receive for Handle<'_, '_> {
     fn receive(&mut self) -> Result<Event, Exception> {
         self.conversation.borrow_mut().receive()
+    }
+
+    fn has_hung_up(&mut self) -> bool {
+        self.conversation.borrow_mut().exchange.has_hung_up()
     }
 }
 

@@ -340,6 +340,24 @@ impl Exchange {
         }
     }
 
+    /// Whether the client has hung up, or nearly so: it may still read what it is sent. Does not
+    /// wait to find out. Bytes that have come, for the body or the next request, say that it has
+    /// not.
+    pub fn has_hung_up(&mut self) -> bool {
+        let stream = self.link.wire.stream();
+        // The shortest wait there is. No other read has a time limit.
+        let glance = Some(Duration::from_millis(1));
+        let seen = stream.set_read_timeout(glance).and_then(|()| stream.peek(&mut [0]));
+        let restored = stream.set_read_timeout(None);
+        match seen {
+            Ok(count) => count == 0,
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                restored.is_err()
+            }
+            Err(error) => error.kind() != ErrorKind::Interrupted,
+        }
+    }
+
     /// Ends the answer.
     ///
     /// # Errors

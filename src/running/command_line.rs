@@ -89,8 +89,12 @@ pub struct Config {
     pub protocol: Protocol,
     /// What the server of one process needs.
     pub settings: Settings,
+    /// The application to serve: `MODULE:CALLABLE`, or `static:DIR`. Without it, the site.
+    pub application: Option<String>,
     /// How many processes.
     pub workers: usize,
+    /// How long an application in another process may take to begin its answer.
+    pub timeout: Duration,
     /// The folder of the templates, in place of the site's own.
     pub templates: Option<PathBuf>,
     /// A folder of files to serve as they are.
@@ -122,7 +126,9 @@ impl Config {
         Config {
             protocol,
             settings: Settings::default(),
+            application: None,
             workers: 1,
+            timeout: Duration::from_secs(30),
             templates: None,
             static_files: None,
             uploads: None,
@@ -136,6 +142,16 @@ impl Config {
             from_environment: Vec::new(),
             connect: None,
         }
+    }
+
+    /// The folder of `static:DIR`.
+    pub fn folder(&self) -> Option<&str> {
+        self.application.as_ref()?.strip_prefix("static:")
+    }
+
+    /// The application in Python.
+    pub fn python(&self) -> Option<&str> {
+        self.application.as_deref().filter(|_| self.folder().is_none())
     }
 }
 
@@ -167,7 +183,7 @@ pub enum UsageError {
     BadValue(&'static str, String, String),
     /// The flag is there twice. Which one counts?
     Twice(&'static str),
-    /// A word that is neither a flag nor its value.
+    /// A word that is neither a flag, nor its value, nor an application.
     Positional(String),
     /// An argument or a variable with bytes that are no UTF-8.
     NotText(String),
@@ -196,7 +212,8 @@ impl fmt::Display for UsageError {
             }
             UsageError::Twice(flag) => write!(f, "{flag} is there twice. Which one counts?"),
             UsageError::Positional(word) => {
-                write!(f, "{word:?} is no flag. Flags begin with --, as in --port 8000.")
+                write!(f, "{word:?} is no flag, such as --port 8000, and no application, ")?;
+                write!(f, "which is MODULE:CALLABLE or static:DIR.")
             }
             UsageError::NotText(shown) => write!(f, "{shown:?} is not valid UTF-8."),
             UsageError::UnknownProtocol(word) => {
@@ -275,6 +292,8 @@ pub const FLAGS: &[Group] = &[
             Takes::Seconds(100..=DAY, |config, time| config.settings.deadlines.body = time)),
         flag("--queue-timeout", "10", "before a full house says 503",
             Takes::Seconds(100..=DAY, |config, time| config.settings.deadlines.queue = time)),
+        flag("--timeout", "30", "for an answer of a Python application",
+            Takes::Seconds(100..=DAY, |config, time| config.timeout = time)),
         flag("--graceful-timeout", "30", "for open requests, at the end",
             Takes::Seconds(0..=DAY, |config, time| config.settings.graceful_timeout = time)),
     ] },
@@ -353,6 +372,10 @@ pub fn parse<A: Into<OsString>>(
     let mut arguments = arguments.into_iter().map(|argument| text(argument.into())).peekable();
     while let Some(argument) = arguments.next() {
         let argument = argument?;
+        if !argument.starts_with('-') {
+            take_application(&mut config, argument)?;
+            continue;
+        }
         let (name, inline) = match argument.split_once('=') {
             Some((name, value)) => (name, Some(value.to_string())),
             None => (argument.as_str(), None),
@@ -405,11 +428,20 @@ fn chosen(word: Option<String>) -> Result<Protocol, UsageError> {
     found.ok_or(UsageError::UnknownProtocol(word))
 }
 
+/// The one word that is no flag, as gunicorn and uvicorn have it.
+fn take_application(config: &mut Config, word: String) -> Result<(), UsageError> {
+    let parts = word.split_once(':');
+    if !parts.is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty()) {
+        return Err(UsageError::Positional(word));
+    }
+    match config.application.replace(word) {
+        None => Ok(()),
+        Some(_) => Err(UsageError::Twice("The application")),
+    }
+}
+
 /// The row with this name, if this program has it.
 fn find(name: &str, protocol: Protocol) -> Result<&'static Flag, UsageError> {
-    if !name.starts_with('-') || name == "-" {
-        return Err(UsageError::Positional(name.to_string()));
-    }
     let name = if name == "-h" { "--help" } else { name };
     for group in FLAGS {
         let Some(flag) = group.flags.iter().find(|flag| flag.name == name) else {
@@ -670,7 +702,7 @@ pub fn help(own: Option<Protocol>) -> String {
         Some(protocol) => (protocol.name(), format!("cargo run --bin {} --", protocol.name())),
         None => ("glasshouse", "cargo run --".to_string()),
     };
-    let usage = format!("Usage: {name} [--flag VALUE | --flag=VALUE] ...");
+    let usage = format!("Usage: {name} [APPLICATION] [--flag VALUE | --flag=VALUE] ...");
     let mut help = format!("{usage:72}default:\n");
     for group in FLAGS {
         if own.is_some() && group.only.is_some() && group.only != own {
@@ -694,9 +726,9 @@ pub fn help(own: Option<Protocol>) -> String {
     if own.is_none() {
         help += "The variable SERVER_PROTOCOL chooses: wsgi (the default), asgi_http, asgi_ws.\n";
     }
+    help += "APPLICATION: MODULE:CALLABLE of Python, or static:DIR. Without it: the site.\n";
     help += "Environment: HOST, PORT, WEB_CONCURRENCY (workers), NO_COLOR. A flag wins.\n";
-    help += &format!("Examples: {run} --port 0 --wire\n");
-    help += &format!("          {run} --host :: --workers 2 --access-log json\n");
+    help += &format!("Example: {run} --host :: --workers 2 --wire\n");
     help
 }
 
@@ -730,6 +762,8 @@ pub fn say(out: &mut impl Write, text: &str, code: u8) -> ExitCode {
 pub fn greeting(config: &Config, address: SocketAddr) -> String {
     let (workers, threads) = (config.workers, config.settings.threads.cap);
     let plural = |count, word| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
+    let what = [Some(config.protocol.name()), config.application.as_deref()];
+    let what = what.into_iter().flatten().collect::<Vec<_>>().join(" ");
     // Nobody can go to 0.0.0.0: it means every address of this machine.
     let shown = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -739,10 +773,10 @@ pub fn greeting(config: &Config, address: SocketAddr) -> String {
     format!(
         "Glasshouse: http://{}/ ({}, {}, up to {}{}{}, pid {}). Ctrl-C stops.\n",
         SocketAddr::new(shown, address.port()),
-        config.protocol.name(),
+        what,
         plural(workers, "worker"),
         plural(threads, "thread"),
-        if workers == 1 { "" } else { " each" },
+        if workers == 1 || config.python().is_some() { "" } else { " each" },
         if shown == address.ip() { "" } else { ", all addresses" },
         process::id(),
     )

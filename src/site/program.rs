@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::gateway::asgi::{self, Asgi};
-use crate::gateway::wsgi::Wsgi;
+use crate::gateway::wsgi::{self, Wsgi};
 use crate::http::connection::Observer;
 use crate::http::exchange::Handler;
 use crate::http::server::{Complaints, Server};
@@ -26,10 +26,12 @@ use crate::site::terminal::talk;
 use crate::site::uploads::Uploads;
 use crate::site::views::{SiteSettings, site};
 use crate::web::app::App;
+use crate::web::files::StaticFiles;
 use crate::web::upload::Spool;
+use crate::websocket::consumer::ProtocolRouter;
 use crate::websocket::conversation;
 use crate::websocket::handshake::OriginPolicy;
-use crate::websocket::session::{SessionSettings, WebSockets};
+use crate::websocket::session::{SessionObserver, SessionSettings, WebSockets};
 
 pub use crate::running::command_line::Protocol;
 
@@ -44,6 +46,9 @@ pub fn run(own: Option<Protocol>) -> ExitCode {
 }
 
 fn serve(config: Config) -> Result<(), String> {
+    if let Some(application) = config.python() {
+        return serve_python(application, &config);
+    }
     // Templates that are missing come from the program, so a wrong name would not be noticed.
     if let Some(folder) = config.templates.as_ref().filter(|folder| !folder.is_dir()) {
         return Err(format!("{}: there is no such folder of templates.", folder.display()));
@@ -58,11 +63,48 @@ fn serve(config: Config) -> Result<(), String> {
     }
     let server = Server::bind(config.settings.clone());
     let server = server.map_err(|problem| advice(&problem, &config))?;
-    let house = House::furnish(&config, server.address(), &uploads.path, 1)?;
+    let house = House::of_site(&config, server.address(), &uploads.path, 1)?;
     say(&mut io::stderr(), &greeting(&config, server.address()), 0);
     let server = server.observed_by(Arc::clone(&house.observer));
     let served = server.serve_until_signal(Arc::clone(&house.handler));
     house.close(served)
+}
+
+/// Serves an application in Python. There is one process of ours then, and `--workers` of Python.
+#[cfg(unix)]
+fn serve_python(application: &str, config: &Config) -> Result<(), String> {
+    use crate::python::asgi_host::PythonAsgi;
+    use crate::python::worker::{Pool, serve_until_signal};
+    use crate::python::wsgi_host::PythonWsgi;
+
+    let is_wsgi = config.protocol == Protocol::Wsgi;
+    let mut spec = match is_wsgi {
+        true => PythonWsgi::spec(application),
+        false => PythonAsgi::spec(application),
+    };
+    spec.workers = config.workers;
+    spec.timeout = config.timeout;
+    spec.graceful_timeout = config.settings.graceful_timeout;
+    // The port first: it is not worth while to start Python for a door that does not open.
+    let server = Server::bind(config.settings.clone());
+    let server = server.map_err(|problem| advice(&problem, config))?;
+    let pool = Arc::new(Pool::start(spec).map_err(|error| error.to_string())?);
+    let hosted = match is_wsgi {
+        true => Application::Wsgi(Arc::new(PythonWsgi::new(Arc::clone(&pool)))),
+        false => Application::Asgi(Arc::new(PythonAsgi::new(Arc::clone(&pool)))),
+    };
+    let log = log(config)?;
+    let sessions = Arc::clone(&log) as _;
+    let house = House::furnish(config, server.address(), hosted, sessions, Vec::new(), log)?;
+    say(&mut io::stderr(), &greeting(config, server.address()), 0);
+    let server = server.observed_by(Arc::clone(&house.observer));
+    let served = serve_until_signal(server, Arc::clone(&house.handler), &pool);
+    house.close(served)
+}
+
+#[cfg(not(unix))]
+fn serve_python(_: &str, _: &Config) -> Result<(), String> {
+    Err("Applications in Python need Unix, for its sockets.".to_string())
 }
 
 /// Opens the door, and lets others serve there.
@@ -101,7 +143,7 @@ fn serve_with_workers(_: Config, _: &UploadFolder) -> Result<(), String> {
 #[cfg(unix)]
 fn serve_as_worker(config: Config, worker: Worker) -> Result<(), String> {
     let uploads = UploadFolder::of(&config)?;
-    let house = House::furnish(&config, worker.address(), &uploads.path, worker.number())?;
+    let house = House::of_site(&config, worker.address(), &uploads.path, worker.number())?;
     let (handler, observer) = (Arc::clone(&house.handler), Arc::clone(&house.observer));
     let served = worker.serve(config.settings, handler, observer);
     house.close(served)
@@ -155,6 +197,11 @@ impl Site {
         let longest = config.settings.limits.body.body;
         let uploads = Arc::new(Uploads::new(uploads.to_path_buf(), spool, longest));
         let figures = Arc::new(Figures::default());
+        // `static:DIR` is the smallest application there is.
+        if let Some(folder) = config.folder() {
+            let files = StaticFiles::new(folder).map_err(of(Path::new(folder)))?;
+            return Ok(Site { app: App::new().files("", files), uploads, figures });
+        }
         let static_files = config.static_files.clone().unwrap_or_else(|| STATIC_FILES.into());
         let app = site(SiteSettings {
             templates: config.templates.clone(),
@@ -173,6 +220,12 @@ impl Site {
     }
 }
 
+/// What is served, as its contract wants it.
+enum Application {
+    Wsgi(Arc<dyn wsgi::Application>),
+    Asgi(Arc<dyn asgi::Application>),
+}
+
 /// All that one process needs to serve.
 struct House {
     handler: Arc<dyn Handler>,
@@ -181,22 +234,53 @@ struct House {
     lifespan: Option<Arc<Asgi>>,
 }
 
+fn log(config: &Config) -> Result<Arc<AccessLog>, String> {
+    let colour = config.colour && io::stderr().is_terminal();
+    let log = AccessLog::new(config.access_log, colour, Box::new(io::stderr()));
+    log.map(Arc::new).map_err(|error| error.to_string())
+}
+
 impl House {
-    fn furnish(
+    /// With the site in it, as worker `number` shows it, or with a folder of files.
+    fn of_site(
         config: &Config,
         address: SocketAddr,
         uploads: &Path,
         number: usize,
     ) -> Result<House, String> {
+        let log = log(config)?;
+        let mut sessions = Arc::clone(&log) as Arc<dyn SessionObserver>;
         let site = Site::new(config, address, uploads, number)?;
-        let figures = Arc::clone(&site.figures);
-        let colour = config.colour && io::stderr().is_terminal();
-        let log = AccessLog::new(config.access_log, colour, Box::new(io::stderr()));
-        let log = Arc::new(log.map_err(|error| error.to_string())?);
-        let (gateway, lifespan) = gateway(config, address, site, &log)?;
+        let observers = vec![Arc::clone(&site.figures) as Arc<dyn Observer>];
+        let application = match config.protocol {
+            Protocol::Wsgi => Application::Wsgi(Arc::new(site.app)),
+            Protocol::AsgiHttp => Application::Asgi(Arc::new(site.app)),
+            Protocol::AsgiWs if config.application.is_some() => {
+                Application::Asgi(Arc::new(ProtocolRouter::new(site.app)))
+            }
+            Protocol::AsgiWs => {
+                let inspector = Arc::new(Inspector::new(sessions));
+                sessions = Arc::clone(&inspector) as _;
+                let Site { app, uploads, figures } = site;
+                Application::Asgi(Arc::new(with_consumers(app, &uploads, &figures, &inspector)))
+            }
+        };
+        House::furnish(config, address, application, sessions, observers, log)
+    }
+
+    /// Puts the contract in front of the application, and the observers beside it.
+    fn furnish(
+        config: &Config,
+        address: SocketAddr,
+        application: Application,
+        sessions: Arc<dyn SessionObserver>,
+        mut observers: Vec<Arc<dyn Observer>>,
+        log: Arc<AccessLog>,
+    ) -> Result<House, String> {
+        let (gateway, lifespan) = gateway(config, address, application, sessions)?;
         let trusted = config.forwarded_allow_ips.clone();
         let handler = Arc::new(BehindProxy::new(gateway, trusted));
-        let mut observers: Vec<Arc<dyn Observer>> = vec![figures, Arc::clone(&log) as _];
+        observers.push(Arc::clone(&log) as _);
         // These two have no place in their lines for what went wrong.
         if matches!(config.access_log, Format::Common | Format::Combined) {
             observers.push(Arc::new(Complaints));
@@ -218,38 +302,30 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 type Gateway = (Arc<dyn Handler>, Option<Arc<Asgi>>);
 
-/// The contract between the server and the site.
+/// The contract between the server and the application.
 fn gateway(
     config: &Config,
     address: SocketAddr,
-    site: Site,
-    log: &Arc<AccessLog>,
+    application: Application,
+    sessions: Arc<dyn SessionObserver>,
 ) -> Result<Gateway, String> {
     let root_path = &config.root_path;
-    let start = |app: Arc<dyn asgi::Application>| {
-        let asgi = Asgi::start(app, address).map_err(|error| error.to_string())?;
-        Ok::<_, String>(Arc::new(asgi.below(root_path)))
+    let asgi = match application {
+        Application::Wsgi(application) => {
+            let wsgi = Wsgi::new(application, address).below(root_path);
+            return Ok((Arc::new(wsgi.in_many_processes(config.workers > 1)), None));
+        }
+        Application::Asgi(application) => Asgi::start(application, address),
     };
-    Ok(match config.protocol {
-        Protocol::Wsgi => {
-            let wsgi = Wsgi::new(Arc::new(site.app), address).below(root_path);
-            (Arc::new(wsgi.in_many_processes(config.workers > 1)), None)
-        }
-        Protocol::AsgiHttp => {
-            let asgi = start(Arc::new(site.app))?;
-            (Arc::clone(&asgi) as _, Some(asgi))
-        }
-        Protocol::AsgiWs => {
-            let inspector = Arc::new(Inspector::new(Arc::clone(log) as _));
-            let app = with_consumers(site.app, &site.uploads, &site.figures, &inspector);
-            let asgi = start(Arc::new(app))?;
-            let message = config.ws_max_message;
-            let settings = SessionSettings {
-                origins: OriginPolicy { allowed: config.ws_origins.clone() },
-                messages: conversation::Settings { message, ..Default::default() },
-            };
-            let sockets = WebSockets::new(Arc::clone(&asgi), settings);
-            (Arc::new(sockets.observed_by(inspector)), Some(asgi))
-        }
-    })
+    let asgi = Arc::new(asgi.map_err(|error| error.to_string())?.below(root_path));
+    if config.protocol == Protocol::AsgiHttp {
+        return Ok((Arc::clone(&asgi) as _, Some(asgi)));
+    }
+    let message = config.ws_max_message;
+    let settings = SessionSettings {
+        origins: OriginPolicy { allowed: config.ws_origins.clone() },
+        messages: conversation::Settings { message, ..Default::default() },
+    };
+    let sockets = WebSockets::new(Arc::clone(&asgi), settings).observed_by(sessions);
+    Ok((Arc::new(sockets), Some(asgi)))
 }

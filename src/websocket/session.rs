@@ -292,6 +292,10 @@ impl Receive for Handle<'_, '_> {
     fn receive(&mut self) -> Result<Event, Exception> {
         self.call.borrow_mut().receive()
     }
+
+    fn has_hung_up(&mut self) -> bool {
+        self.call.borrow_mut().conversation.exchange.has_hung_up()
+    }
 }
 
 impl Emit for Handle<'_, '_> {

@@ -1,0 +1,1093 @@
+//! Chapter 41: workers. A Python process that stays, and the lanes that lead to it.
+//!
+//! ```text
+//!   server                                              worker: python3, one thread
+//!     thread 1 ──── lane ────┐
+//!     thread 2 ──── lane ────┼──► private socket ──►    reads a frame, answers it, reads the next
+//!     thread 3 ──── lane ────┘
+//!     watcher  ◄─── control ───── its stdin             "ready", or why it cannot start
+//!                                                       ends when the other end has gone
+//!
+//!   a frame:     kind: u8    length: u32, big-endian    payload
+//! ```
+//!
+//! A lane is a connection that carries one request at a time. Who uses it waits for the answer;
+//! between requests it lies idle, for the next thread. The kernel keeps what waits: requests of
+//! several lanes queue up before a worker, and a worker that writes faster than it is read sleeps.
+//!
+//! This chapter needs Unix: the private socket is a file.
+#![cfg(unix)]
+
+use std::env;
+use std::fmt;
+use std::fs::{self, DirBuilder};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::http::exchange::Handler;
+use crate::http::server::Server;
+use crate::socket::system::{self, Signal};
+
+/// What is hosted, by how many workers, and what is put up with.
+#[derive(Debug, Clone)]
+pub struct PythonSpec {
+    /// `MODULE:CALLABLE`, looked up in the current folder first.
+    pub application: String,
+    /// The program that the worker runs. It is called with the application, the path of its
+    /// socket, and [`PythonSpec::arguments`].
+    pub script: &'static str,
+    /// More arguments for the script.
+    pub arguments: Vec<String>,
+    /// The interpreter.
+    pub python: PathBuf,
+    /// How many workers, at least 1.
+    pub workers: usize,
+    /// Whether a worker answers many requests at a time, as an event loop does. Then it must also
+    /// answer pings. Otherwise it answers one after the other.
+    pub many_at_once: bool,
+    /// How long a worker may give no sign of life while something is wanted of it: then it is
+    /// killed. It is also how long a request waits for a worker.
+    pub timeout: Duration,
+    /// How long the import of the application may take.
+    pub start_timeout: Duration,
+    /// How long a worker that is to end may go on with requests that have begun.
+    pub graceful_timeout: Duration,
+    /// How long the place of a worker stays empty that has died young. It doubles each time.
+    pub first_pause: Duration,
+    /// The longest such pause.
+    pub longest_pause: Duration,
+    /// Bytes in one frame from a worker. Memory grows by what arrives, never by what is announced.
+    pub largest_frame: usize,
+}
+
+impl PythonSpec {
+    /// One worker for this application, with the interpreter of the virtual environment that is
+    /// active; without one, with the `python3` that the shell would find.
+    pub fn new(application: &str, script: &'static str) -> PythonSpec {
+        let active = env::var_os("VIRTUAL_ENV").filter(|folder| !folder.is_empty());
+        let active = active.map(|folder| Path::new(&folder).join("bin/python3"));
+        PythonSpec {
+            application: application.to_string(),
+            script,
+            arguments: Vec::new(),
+            python: active.unwrap_or_else(|| PathBuf::from("python3")),
+            workers: 1,
+            many_at_once: false,
+            timeout: Duration::from_secs(30),
+            start_timeout: Duration::from_secs(60),
+            graceful_timeout: Duration::from_secs(30),
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(10),
+            largest_frame: 64 << 20,
+        }
+    }
+}
+
+/// The kinds of frames that all workers know. Each kind of host adds its own.
+pub mod kind {
+    /// On the control line: the worker is ready.
+    pub const READY: u8 = b'+';
+    /// On the control line: why it cannot start. On a lane: the application has failed.
+    pub const FAILED: u8 = b'!';
+    /// On a lane: end, when all has been answered. There is no answer.
+    pub const QUIT: u8 = b'Q';
+    /// On a lane: are you there? The answer is the same.
+    pub const PING: u8 = b'?';
+}
+
+/// The bytes in front of each payload: its kind, and its length.
+pub const PREFIX: usize = 5;
+
+/// Appends a frame to `out`.
+///
+/// # Errors
+/// If the length of the payload does not fit in 32 bits.
+pub fn push_frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) -> io::Result<()> {
+    let length = u32::try_from(payload.len()).map_err(|_| ErrorKind::InvalidInput)?;
+    out.push(kind);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(payload);
+    Ok(())
+}
+
+/// Why a request got no answer from a worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// No worker was free in time.
+    Busy,
+    /// The worker has ended, or has said something that makes no sense.
+    Died,
+    /// The worker gave no sign of life, and was killed.
+    Hung,
+}
+
+impl Fault {
+    /// The status for it, if the head of the answer has not been sent. RFC 9110, sections 15.6.3
+    /// to 15.6.5.
+    pub fn status(self) -> &'static str {
+        match self {
+            Fault::Busy => "503 Service Unavailable",
+            Fault::Died => "502 Bad Gateway",
+            Fault::Hung => "504 Gateway Timeout",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(match self {
+            Fault::Busy => "no Python worker was free in time",
+            Fault::Died => "the Python worker ended before its answer was complete",
+            Fault::Hung => "the Python worker gave no sign of life, and was replaced",
+        })
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Why a worker does not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// The interpreter cannot be run.
+    Interpreter(PathBuf, io::Error),
+    /// The application cannot be imported. The text is Python's own.
+    Application(String),
+    /// The worker has ended before it was ready.
+    Ended(ExitStatus),
+    /// It took too long.
+    Slow(Duration),
+    /// The server stops.
+    Stopping,
+    /// The folder or the sockets cannot be made.
+    System(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            StartError::Interpreter(path, error) => {
+                write!(f, "{} cannot be run: {error}", path.display())
+            }
+            StartError::Application(text) => f.write_str(text.trim_end()),
+            StartError::Ended(status) => {
+                write!(f, "Python ended while the application was imported: {status}")
+            }
+            StartError::Slow(limit) => write!(f, "the application was not ready after {limit:?}"),
+            StartError::Stopping => f.write_str("the server stops"),
+            StartError::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// The workers of an application. They end when it is dropped.
+pub struct Pool {
+    house: Arc<House>,
+}
+
+struct House {
+    spec: PythonSpec,
+    folder: Folder,
+    /// Times are kept in milliseconds since then.
+    built: Instant,
+    staff: Mutex<Staff>,
+    /// A worker has been freed, or is ready; or all shall end.
+    news: Condvar,
+}
+
+/// What changes, behind the one lock.
+struct Staff {
+    members: Vec<Member>,
+    /// How many have been started: the next generation.
+    hired: u64,
+    /// How many threads wait for a worker.
+    waiting: usize,
+    /// How many threads look after workers.
+    watchers: usize,
+    stopping: bool,
+}
+
+/// A worker that is ready, or was.
+struct Member {
+    worker: Arc<Worker>,
+    /// How many requests it has now.
+    busy: usize,
+    /// Since when it takes no more of them.
+    leaving: Option<Instant>,
+}
+
+/// One process.
+struct Worker {
+    number: usize,
+    generation: u64,
+    /// Where it listens. The generation is a part of it, so nobody reaches a successor by mistake.
+    path: PathBuf,
+    child: Mutex<Child>,
+    /// Lanes that nobody uses.
+    idle: Mutex<Vec<Line>>,
+    /// When it last gave a sign of life, or was given something to do.
+    progress: AtomicU64,
+    /// It waits for a client, and so its silence is not its fault.
+    excused: AtomicBool,
+    hung: AtomicBool,
+    /// Until then it is given nothing more to do: it is probably dead, and not yet buried.
+    avoided_until: AtomicU64,
+}
+
+/// A busy worker that has shown progress within this time is given more to do: its queue keeps it
+/// from falling asleep between two short requests. One that has not may be at it for long.
+const BRISK: Duration = Duration::from_millis(10);
+
+/// How often a thread that watches a worker looks around.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How long a worker may take to end, after it was told to.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// A worker that dies before this age has died young, and will probably do so again.
+const YOUNG: Duration = Duration::from_secs(1);
+
+impl Pool {
+    /// Starts all workers, and waits until they are ready.
+    ///
+    /// # Errors
+    /// The first worker that cannot start ends them all.
+    pub fn start(mut spec: PythonSpec) -> Result<Pool, StartError> {
+        spec.workers = spec.workers.max(1);
+        let folder = Folder::new().map_err(StartError::System)?;
+        let staff =
+            Staff { members: Vec::new(), hired: 0, waiting: 0, watchers: 0, stopping: false };
+        let (built, staff, news) = (Instant::now(), Mutex::new(staff), Condvar::new());
+        let pool = Pool { house: Arc::new(House { spec, folder, built, staff, news }) };
+        let (report, reports) = mpsc::channel();
+        for number in 1..=pool.house.spec.workers {
+            pool.house.keep(number, report.clone()).map_err(StartError::System)?;
+        }
+        drop(report);
+        // If one fails, the pool is dropped, and with it those that did start.
+        reports.iter().collect::<Result<(), StartError>>()?;
+        Ok(pool)
+    }
+
+    /// The settings.
+    pub fn spec(&self) -> &PythonSpec {
+        &self.house.spec
+    }
+
+    /// A lane to the worker that has least to do. Waits for one, for as long as
+    /// [`PythonSpec::timeout`].
+    ///
+    /// # Errors
+    /// [`Fault::Busy`].
+    pub fn lane(&self) -> Result<Lane, Fault> {
+        let deadline = Instant::now() + self.house.spec.timeout;
+        loop {
+            let worker = self.house.choose(deadline)?;
+            let idle = lock(&worker.idle).pop();
+            let line = match idle {
+                Some(line) => Ok(line),
+                None => Line::open(&worker.path),
+            };
+            let house = Arc::clone(&self.house);
+            let lane = Lane { line: line.ok(), worker, house, shared: false };
+            if lane.line.is_some() {
+                return Ok(lane);
+            }
+            // It has died, and its watcher is about to notice.
+            drop(lane);
+            if Instant::now() >= deadline {
+                return Err(Fault::Busy);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Replaces all workers, one after the other: first the new one is ready, then the old one is
+    /// told to leave. If a new one does not start, the others stay, and the log says why.
+    pub fn replace_all(&self) {
+        for number in 1..=self.house.spec.workers {
+            let (report, reports) = mpsc::channel();
+            let started = self.house.keep(number, report).map_err(StartError::System);
+            let ready = started.and_then(|()| reports.recv().unwrap_or(Err(StartError::Stopping)));
+            match ready {
+                Ok(()) => self.house.lock().retire_all_but_the_last(number),
+                Err(error) => {
+                    log(&format!("{error}\nthe successor does not start: those who serve stay"));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// The folder of the private sockets.
+    pub fn folder(&self) -> &Path {
+        &self.house.folder.path
+    }
+
+    /// The process ids of those that serve.
+    pub fn pids(&self) -> Vec<u32> {
+        let staff = self.house.lock();
+        let serving = staff.members.iter().filter(|member| member.leaving.is_none());
+        serving.map(|member| lock(&member.worker.child).id()).collect()
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Pool {
+    /// Lets requests that have begun finish, then ends all workers and waits for their end.
+    pub fn stop(&self) {
+        let mut staff = self.house.lock();
+        staff.stopping = true;
+        for member in &mut staff.members {
+            member.leaving.get_or_insert_with(Instant::now);
+        }
+        self.house.news.notify_all();
+        while staff.watchers > 0 {
+            staff = self.house.news.wait(staff).unwrap_or_else(PoisonError::into_inner);
+        }
+        let _ = fs::remove_dir_all(&self.house.folder.path);
+    }
+
+    /// Ends all workers at once.
+    pub fn kill(&self) {
+        for member in &self.house.lock().members {
+            let _ = lock(&member.worker.child).kill();
+        }
+    }
+}
+
+impl House {
+    fn lock(&self) -> MutexGuard<'_, Staff> {
+        lock(&self.staff)
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.built.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn silence(&self, worker: &Worker) -> Duration {
+        let since = self.now().saturating_sub(worker.progress.load(Ordering::Relaxed));
+        Duration::from_millis(since)
+    }
+
+    fn is_brisk(&self, worker: &Worker) -> bool {
+        !worker.excused.load(Ordering::Relaxed) && self.silence(worker) < BRISK
+    }
+
+    fn excuse(&self, worker: &Worker, excused: bool) {
+        worker.progress.store(self.now(), Ordering::Relaxed);
+        worker.excused.store(excused, Ordering::Relaxed);
+    }
+
+    /// The worker that has least to do, counted as one request busier.
+    fn choose(&self, deadline: Instant) -> Result<Arc<Worker>, Fault> {
+        let mut staff = self.lock();
+        loop {
+            let may_have_more = |member: &&mut Member| {
+                let worker = &member.worker;
+                let brisk = || self.spec.many_at_once || self.is_brisk(worker);
+                let avoided = self.now() < worker.avoided_until.load(Ordering::Relaxed);
+                let stays = member.leaving.is_none() && !avoided;
+                stays && (member.busy == 0 || brisk())
+            };
+            let chosen = staff.members.iter_mut().filter(may_have_more).min_by_key(|m| m.busy);
+            if let Some(member) = chosen {
+                if member.busy == 0 {
+                    member.worker.progress.store(self.now(), Ordering::Relaxed);
+                }
+                member.busy += 1;
+                return Ok(Arc::clone(&member.worker));
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || staff.stopping {
+                return Err(Fault::Busy);
+            }
+            staff.waiting += 1;
+            let woken = self.news.wait_timeout(staff, left.min(TICK));
+            staff = woken.unwrap_or_else(PoisonError::into_inner).0;
+            staff.waiting -= 1;
+        }
+    }
+
+    fn free(&self, worker: &Worker) {
+        let mut staff = self.lock();
+        if let Some(member) = staff.member(worker.generation) {
+            member.busy = member.busy.saturating_sub(1);
+        }
+        if staff.waiting > 0 {
+            self.news.notify_all();
+        }
+    }
+
+    /// Starts a thread that keeps a worker with this number alive. The first start is reported;
+    /// if that fails, nothing is tried again.
+    fn keep(
+        self: &Arc<House>,
+        number: usize,
+        report: Sender<Result<(), StartError>>,
+    ) -> io::Result<()> {
+        let house = Arc::clone(self);
+        self.lock().watchers += 1;
+        let builder = thread::Builder::new().name(format!("python {number}"));
+        let spawned = builder.spawn(move || {
+            house.look_after(number, report);
+            house.lock().watchers -= 1;
+            house.news.notify_all();
+        });
+        if spawned.is_err() {
+            self.lock().watchers -= 1;
+        }
+        spawned.map(drop)
+    }
+
+    fn look_after(&self, number: usize, report: Sender<Result<(), StartError>>) {
+        let mut report = Some(report);
+        let mut failures = 0;
+        loop {
+            match self.hire(number) {
+                Ok((worker, control)) => {
+                    if let Some(report) = report.take() {
+                        let _ = report.send(Ok(()));
+                    }
+                    let ready = Instant::now();
+                    if !self.watch(&worker, &control) {
+                        return;
+                    }
+                    failures = if ready.elapsed() < YOUNG { failures + 1 } else { 0 };
+                }
+                Err(error) => {
+                    if let Some(report) = report.take() {
+                        let _ = report.send(Err(error));
+                        return;
+                    }
+                    log(&format!("python worker {number} does not start: {error}"));
+                    failures += 1;
+                }
+            }
+            if !self.pause(failures) {
+                return;
+            }
+        }
+    }
+
+    /// Waits before the next start, longer after each failure. False if all shall end.
+    fn pause(&self, failures: u32) -> bool {
+        let factor = if failures == 0 { 0 } else { 2_u32.saturating_pow(failures - 1) };
+        let pause = self.spec.first_pause.saturating_mul(factor).min(self.spec.longest_pause);
+        let until = Instant::now() + pause;
+        let mut staff = self.lock();
+        while !staff.stopping {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            let woken = self.news.wait_timeout(staff, left);
+            staff = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        false
+    }
+
+    /// Starts a process, and waits until it is ready. Then it is one of the members.
+    fn hire(&self, number: usize) -> Result<(Arc<Worker>, UnixStream), StartError> {
+        let generation = {
+            let mut staff = self.lock();
+            staff.hired += 1;
+            staff.hired
+        };
+        let path = self.folder.path.join(format!("{number}.{generation}"));
+        let (control, theirs) = UnixStream::pair().map_err(StartError::System)?;
+        let mut command = Command::new(&self.spec.python);
+        command.args(["-u", "-c", self.spec.script, &self.spec.application]).arg(&path);
+        command.args(&self.spec.arguments).stdin(Stdio::from(OwnedFd::from(theirs)));
+        // Not of our process group: Ctrl-C in a terminal is for us, and we decide what follows.
+        let child = command.process_group(0).spawn();
+        // It holds the other end of the control line, which must have no other holder.
+        drop(command);
+        let python = || self.spec.python.clone();
+        let mut child = child.map_err(|error| StartError::Interpreter(python(), error))?;
+        if let Err(error) = self.wait_until_ready(&mut child, &control) {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error);
+        }
+        let worker = Arc::new(Worker {
+            number,
+            generation,
+            path,
+            child: Mutex::new(child),
+            idle: Mutex::new(Vec::new()),
+            progress: AtomicU64::new(self.now()),
+            excused: AtomicBool::new(false),
+            hung: AtomicBool::new(false),
+            avoided_until: AtomicU64::new(0),
+        });
+        let mut staff = self.lock();
+        let leaving = staff.stopping.then(Instant::now);
+        staff.members.push(Member { worker: Arc::clone(&worker), busy: 0, leaving });
+        self.news.notify_all();
+        Ok((worker, control))
+    }
+
+    fn wait_until_ready(&self, child: &mut Child, control: &UnixStream) -> Result<(), StartError> {
+        let mut heard = Vec::new();
+        let deadline = Instant::now() + self.spec.start_timeout;
+        control.set_read_timeout(Some(TICK)).map_err(StartError::System)?;
+        loop {
+            let mut block = [0; 512];
+            match (&*control).read(&mut block) {
+                Ok(0) => break,
+                Ok(count) => heard.extend_from_slice(block.get(..count).unwrap_or_default()),
+                Err(error) if is_timeout(&error) => {}
+                Err(_) => break,
+            }
+            if heard.first() == Some(&kind::READY) && heard.len() >= PREFIX {
+                return Ok(());
+            }
+            if self.lock().stopping {
+                return Err(StartError::Stopping);
+            }
+            if Instant::now() >= deadline {
+                return Err(StartError::Slow(self.spec.start_timeout));
+            }
+        }
+        if heard.first() == Some(&kind::FAILED) {
+            let text = heard.get(PREFIX..).unwrap_or_default();
+            return Err(StartError::Application(String::from_utf8_lossy(text).into_owned()));
+        }
+        let _ = child.kill();
+        Err(child.wait().map_or_else(StartError::System, StartError::Ended))
+    }
+
+    /// Stays with a worker until it ends. True if it shall have a successor.
+    fn watch(&self, worker: &Arc<Worker>, control: &UnixStream) -> bool {
+        let mut pulse = Pulse::default();
+        loop {
+            let mut byte = [0];
+            match (&*control).read(&mut byte) {
+                Ok(0) => break,
+                Err(error) if !is_timeout(&error) => break,
+                _ => {}
+            }
+            // A process that it has left behind may still hold the other end.
+            if !matches!(lock(&worker.child).try_wait(), Ok(None)) {
+                break;
+            }
+            if self.may_go(worker) {
+                dismiss(worker);
+                break;
+            }
+            if self.spec.many_at_once && !pulse.beats(worker, self.spec.timeout) {
+                self.kill(worker);
+            }
+        }
+        self.bury(worker)
+    }
+
+    /// Whether it is told to end: all is answered, or has taken too long.
+    fn may_go(&self, worker: &Worker) -> bool {
+        let mut staff = self.lock();
+        let Some(member) = staff.member(worker.generation) else { return true };
+        let patience = self.spec.graceful_timeout;
+        member.leaving.is_some_and(|since| member.busy == 0 || since.elapsed() >= patience)
+    }
+
+    /// A worker that gives no sign of life can only be killed.
+    fn kill(&self, worker: &Worker) {
+        worker.avoided_until.store(u64::MAX, Ordering::Relaxed);
+        if !worker.hung.swap(true, Ordering::SeqCst) {
+            let limit = self.spec.timeout;
+            log(&format!("{} gave no sign of life for {limit:?}: killed", worker.name()));
+            let _ = lock(&worker.child).kill();
+        }
+    }
+
+    fn bury(&self, worker: &Worker) -> bool {
+        let mut child = lock(&worker.child);
+        // Dead already, or cut off from us. Its number belongs to nobody else before `wait`.
+        let _ = child.kill();
+        let end = child.wait().map_or_else(|error| error.to_string(), |end| end.to_string());
+        drop(child);
+        let _ = fs::remove_file(&worker.path);
+        lock(&worker.idle).clear();
+        let mut staff = self.lock();
+        let place = staff.members.iter().position(|m| m.worker.generation == worker.generation);
+        let leaving = place.is_some_and(|place| staff.members.remove(place).leaving.is_some());
+        self.news.notify_all();
+        if !leaving && !staff.stopping {
+            log(&format!("{} has ended: {end}", worker.name()));
+        }
+        !leaving && !staff.stopping
+    }
+}
+
+impl Staff {
+    fn retire_all_but_the_last(&mut self, number: usize) {
+        let of_number = |member: &&mut Member| member.worker.number == number;
+        let mut of_number: Vec<&mut Member> = self.members.iter_mut().filter(of_number).collect();
+        of_number.sort_by_key(|member| member.worker.generation);
+        of_number.pop();
+        for member in of_number {
+            member.leaving.get_or_insert_with(Instant::now);
+        }
+    }
+
+    fn member(&mut self, generation: u64) -> Option<&mut Member> {
+        self.members.iter_mut().find(|member| member.worker.generation == generation)
+    }
+}
+
+impl Worker {
+    fn name(&self) -> String {
+        format!("python worker {} (pid {})", self.number, lock(&self.child).id())
+    }
+}
+
+/// Tells a worker to end, and waits until it has, or is killed.
+fn dismiss(worker: &Worker) {
+    let told = Line::open(&worker.path).and_then(|mut line| line.send(&[(kind::QUIT, b"")]));
+    let deadline = Instant::now() + LAST_WORDS;
+    while told.is_ok() && Instant::now() < deadline {
+        if !matches!(lock(&worker.child).try_wait(), Ok(None)) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The pings to an event loop. An application that blocks it keeps everybody waiting.
+#[derive(Default)]
+struct Pulse {
+    line: Option<Line>,
+    asked: Option<Instant>,
+    answered: Option<Instant>,
+}
+
+impl Pulse {
+    /// How long nobody asks, after an answer.
+    const REST: Duration = Duration::from_secs(1);
+
+    /// Asks, or looks for the answer. False if that took too long.
+    fn beats(&mut self, worker: &Worker, patience: Duration) -> bool {
+        if let Some(asked) = self.asked {
+            let line = self.line.as_mut();
+            let answer =
+                line.map(|line| line.read(Some(Duration::from_millis(1)), &mut Vec::new(), PREFIX));
+            if matches!(answer, Some(Ok(Some(kind::PING)))) {
+                (self.asked, self.answered) = (None, Some(Instant::now()));
+            }
+            return asked.elapsed() < patience;
+        }
+        if self.answered.is_some_and(|answered| answered.elapsed() < Pulse::REST) {
+            return true;
+        }
+        self.asked = Some(Instant::now());
+        if self.line.is_none() {
+            self.line = Line::open(&worker.path).ok();
+        }
+        // If it cannot be sent there will be no answer, and no sign of life.
+        let _ = self.line.as_mut().map(|line| line.send(&[(kind::PING, b"")]));
+        true
+    }
+}
+
+/// The use of a worker, for one request. Dropping it closes the connection, by which the worker
+/// learns that nobody wants the rest of its answer.
+pub struct Lane {
+    line: Option<Line>,
+    worker: Arc<Worker>,
+    house: Arc<House>,
+    /// Another thread writes to it too.
+    shared: bool,
+}
+
+impl Lane {
+    /// Sends frames, in one write. As long as this fails for a request, the worker has not got all
+    /// of it, and so has not begun with it.
+    ///
+    /// # Errors
+    /// The worker has died, or hangs.
+    pub fn send(&mut self, frames: &[(u8, &[u8])]) -> Result<(), Fault> {
+        let Some(line) = &mut self.line else { return Err(Fault::Died) };
+        let mut begun = line.gather(frames).map_err(|_| Fault::Died)?;
+        loop {
+            match line.send_some(&mut begun) {
+                Ok(true) => return Ok(()),
+                Ok(false) => self.house.be_patient(&self.worker)?,
+                Err(_) => return Err(self.house.fault(&self.worker)),
+            }
+        }
+    }
+
+    /// Waits for a frame. Returns its kind; the payload replaces what is in `payload`. If the
+    /// worker answers one request at a time, silence is not put up with for ever.
+    ///
+    /// # Errors
+    /// The worker has died, or hangs.
+    pub fn read(&mut self, payload: &mut Vec<u8>) -> Result<u8, Fault> {
+        loop {
+            if let Some(kind) = self.read_within(TICK, payload)? {
+                return Ok(kind);
+            }
+            self.house.be_patient(&self.worker)?;
+        }
+    }
+
+    /// Like [`Lane::read`], but gives up if no byte of a frame comes in this time. Says nothing
+    /// about whether the worker hangs.
+    ///
+    /// # Errors
+    /// The worker has died, or hangs.
+    pub fn read_within(
+        &mut self,
+        limit: Duration,
+        payload: &mut Vec<u8>,
+    ) -> Result<Option<u8>, Fault> {
+        let Some(line) = &mut self.line else { return Err(Fault::Died) };
+        let result = line.read(Some(limit), payload, self.house.spec.largest_frame);
+        match result {
+            Ok(None) => Ok(None),
+            Ok(Some(kind)) => {
+                self.worker.progress.store(self.house.now(), Ordering::Relaxed);
+                Ok(Some(kind))
+            }
+            // The other thread may have cut it.
+            Err(_) if self.shared && !self.worker.hung.load(Ordering::SeqCst) => Err(Fault::Died),
+            Err(_) => Err(self.house.fault(&self.worker)),
+        }
+    }
+
+    /// Whether the worker now waits for a client: for the rest of a body, or because the client
+    /// takes the answer slowly. Its silence is then not its fault.
+    pub fn excuse(&self, excused: bool) {
+        self.house.excuse(&self.worker, excused);
+    }
+
+    /// A second end for another thread to write with. A lane of two threads is never
+    /// used again.
+    ///
+    /// # Errors
+    /// If there is no descriptor left.
+    pub fn writer(&mut self) -> io::Result<LaneWriter> {
+        self.shared = true;
+        let line = self.line.as_mut().ok_or(ErrorKind::NotConnected)?;
+        let line = Line::of(line.stream.try_clone()?);
+        let (worker, house) = (Arc::clone(&self.worker), Arc::clone(&self.house));
+        Ok(LaneWriter { line, worker, house })
+    }
+
+    /// Puts the lane away for the next request. The answer must have been read to its end.
+    pub fn give_back(mut self) {
+        let line = self.line.take();
+        // A lane of two threads may have a writer that does not know that it is over.
+        if let Some(line) = line.filter(|line| !self.shared && line.is_empty()) {
+            lock(&self.worker.idle).push(line);
+        }
+    }
+}
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        if let Some(line) = &self.line {
+            let _ = line.stream.shutdown(Shutdown::Both);
+        }
+        self.house.excuse(&self.worker, false);
+        self.house.free(&self.worker);
+    }
+}
+
+impl House {
+    /// Why a lane has ended. Its worker may still be dying: it would take a request, and lose it.
+    fn fault(&self, worker: &Worker) -> Fault {
+        if worker.hung.load(Ordering::SeqCst) {
+            return Fault::Hung;
+        }
+        let soon = self.now().saturating_add(TICK.as_millis() as u64);
+        worker.avoided_until.store(soon, Ordering::Relaxed);
+        Fault::Died
+    }
+
+    /// Called while a worker is silent: kills it, if it has been for too long. A worker with many
+    /// requests is asked by pings instead.
+    fn be_patient(&self, worker: &Worker) -> Result<(), Fault> {
+        if self.spec.many_at_once || worker.excused.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if self.silence(worker) < self.spec.timeout {
+            return Ok(());
+        }
+        self.kill(worker);
+        Err(Fault::Hung)
+    }
+}
+
+/// The writing end of a lane, for another thread.
+pub struct LaneWriter {
+    line: Line,
+    worker: Arc<Worker>,
+    house: Arc<House>,
+}
+
+impl LaneWriter {
+    /// Sends frames, in one write.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn send(&mut self, frames: &[(u8, &[u8])]) -> io::Result<()> {
+        self.line.send(frames)
+    }
+
+    /// As [`Lane::excuse`].
+    pub fn excuse(&self, excused: bool) {
+        self.house.excuse(&self.worker, excused);
+    }
+
+    /// Ends the lane, for both ends: whoever reads from it is woken.
+    pub fn cut(&self) {
+        let _ = self.line.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// A connection to a worker, and what has come by it.
+struct Line {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// The read timeout that is set.
+    timeout: Option<Duration>,
+}
+
+/// Frames on their way.
+struct Begun {
+    bytes: Vec<u8>,
+    sent: usize,
+}
+
+impl Line {
+    /// Bytes that are read at once. A longer payload goes past the buffer.
+    const BUFFER: usize = 16 * 1024;
+
+    fn open(path: &Path) -> io::Result<Line> {
+        let stream = UnixStream::connect(path)?;
+        stream.set_write_timeout(Some(TICK))?;
+        Ok(Line::of(stream))
+    }
+
+    fn of(stream: UnixStream) -> Line {
+        Line { stream, buffer: Vec::new(), start: 0, end: 0, timeout: None }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    fn gather(&self, frames: &[(u8, &[u8])]) -> io::Result<Begun> {
+        let mut bytes =
+            Vec::with_capacity(frames.iter().map(|(_, part)| part.len() + PREFIX).sum());
+        for (kind, payload) in frames {
+            push_frame(&mut bytes, *kind, payload)?;
+        }
+        Ok(Begun { bytes, sent: 0 })
+    }
+
+    fn send(&mut self, frames: &[(u8, &[u8])]) -> io::Result<()> {
+        let mut begun = self.gather(frames)?;
+        while !self.send_some(&mut begun)? {}
+        Ok(())
+    }
+
+    /// True when all is sent; false if the other end took nothing for a while.
+    fn send_some(&mut self, begun: &mut Begun) -> io::Result<bool> {
+        loop {
+            let rest = begun.bytes.get(begun.sent..).unwrap_or_default();
+            if rest.is_empty() {
+                return Ok(true);
+            }
+            match self.stream.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => begun.sent += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if is_timeout(&error) => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Reads a frame. `None` if not even its first byte came in this time.
+    fn read(
+        &mut self,
+        limit: Option<Duration>,
+        payload: &mut Vec<u8>,
+        largest: usize,
+    ) -> io::Result<Option<u8>> {
+        while self.end - self.start < PREFIX {
+            if !self.fill(limit)? && self.is_empty() {
+                return Ok(None);
+            }
+        }
+        let prefix = self.buffer.get(self.start..self.start + PREFIX);
+        let Some(&[kind, a, b, c, d]) = prefix else { return Err(ErrorKind::InvalidData.into()) };
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if length > largest {
+            return Err(io::Error::new(ErrorKind::InvalidData, "a frame is too long"));
+        }
+        self.start += PREFIX;
+        let count = length.min(self.end - self.start);
+        payload.clear();
+        let here = self.buffer.get(self.start..self.start + count);
+        payload.extend_from_slice(here.unwrap_or_default());
+        self.start += count;
+        while payload.len() < length {
+            // It keeps what it has when the time is over, and grows the vector as bytes arrive.
+            let rest = (length - payload.len()) as u64;
+            match (&self.stream).take(rest).read_to_end(payload) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Err(error) if !is_timeout(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(Some(kind))
+    }
+
+    /// Waits for more bytes. False if none came in this time.
+    fn fill(&mut self, limit: Option<Duration>) -> io::Result<bool> {
+        if self.timeout != limit {
+            self.stream.set_read_timeout(limit)?;
+            self.timeout = limit;
+        }
+        self.make_room();
+        match self.stream.read(self.buffer.get_mut(self.end..).unwrap_or_default()) {
+            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => {
+                self.end += count;
+                Ok(true)
+            }
+            Err(error) if is_timeout(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Moves what is left to the front.
+    fn make_room(&mut self) {
+        if self.buffer.is_empty() {
+            self.buffer = vec![0; Line::BUFFER];
+        }
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+    }
+}
+
+/// A read or write that has waited long enough, or was interrupted.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+/// Serves until SIGINT or SIGTERM comes, then stops gracefully: the server first, then the workers.
+/// A second signal cuts off who is still there. SIGHUP replaces the workers, one by one.
+///
+/// # Errors
+/// If the signals cannot be waited for.
+pub fn serve_until_signal(
+    server: Server,
+    handler: Arc<dyn Handler>,
+    pool: &Arc<Pool>,
+) -> io::Result<()> {
+    let signals = system::Shutdown::on(&[Signal::Hangup, Signal::Interrupt, Signal::Terminate])?;
+    let running = server.start(handler);
+    while signals.wait() == Signal::Hangup {
+        log("replacing the python workers, one by one");
+        let pool = Arc::clone(pool);
+        thread::spawn(move || pool.replace_all());
+    }
+    log("stopping: requests that have begun may finish; once more to stop at once");
+    let lobby = Arc::clone(&running.lobby);
+    let (all_gone, over) = mpsc::channel();
+    let told_again = all_gone.clone();
+    thread::spawn(move || all_gone.send(running.stop()));
+    thread::spawn(move || {
+        while signals.wait() == Signal::Hangup {}
+        told_again.send(false)
+    });
+    // Whichever comes first. False: somebody is still there.
+    let has_finished = over.recv().unwrap_or(true);
+    lobby.cut_all();
+    if !has_finished {
+        pool.kill();
+    }
+    pool.stop();
+    Ok(())
+}
+
+/// A folder for the private sockets: nobody else can reach the workers. It is removed at the end.
+struct Folder {
+    path: PathBuf,
+    /// Says that its owner lives: a socket file whose process has ended refuses connections.
+    _alive: UnixDatagram,
+}
+
+const FOLDER: &str = "glasshouse_python_";
+const ALIVE: &str = "alive";
+
+impl Folder {
+    fn new() -> io::Result<Folder> {
+        // Random keys from the system; the standard library gives no other random numbers.
+        let random = RandomState::new().build_hasher().finish();
+        // Short, because the path of a socket is limited to about a hundred bytes.
+        let path = env::temp_dir().join(format!("{FOLDER}{:08x}", random as u32));
+        // Fails if it is there already: then it may be somebody else's.
+        DirBuilder::new().mode(0o700).create(&path)?;
+        let alive = UnixDatagram::bind(path.join(ALIVE))?;
+        let folder = Folder { path, _alive: alive };
+        // What cannot be removed stays. It is no reason not to start.
+        let _ = folder.sweep();
+        Ok(folder)
+    }
+
+    /// Removes the folders of servers that were killed, and so could not.
+    fn sweep(&self) -> io::Result<()> {
+        let own = fs::symlink_metadata(&self.path)?;
+        for entry in fs::read_dir(env::temp_dir())? {
+            let entry = entry?;
+            if !entry.file_name().to_string_lossy().starts_with(FOLDER) {
+                continue;
+            }
+            let Ok(seen) = fs::symlink_metadata(entry.path()) else { continue };
+            let is_like = seen.is_dir() && (seen.uid(), seen.mode()) == (own.uid(), own.mode());
+            // One without the socket is about to get it.
+            let knock = UnixDatagram::unbound()?.connect(entry.path().join(ALIVE));
+            let is_dead = knock.is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+            if is_like && is_dead {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A thread that panicked while it held a lock has left the value behind it complete.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// One line on stderr, in one piece.
+fn log(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}

@@ -1,0 +1,250 @@
+"""A worker for WSGI (PEP 3333): python3 -u -c SCRIPT MODULE:CALLABLE SOCKET
+
+Standard input is the control line: we say on it when we are ready, and end when the server does.
+Requests come by connections to SOCKET, called lanes, one at a time on each. A frame is a letter,
+a length of four bytes, and a payload.
+
+    R, S  to us      the request: NAME NUL VALUE NUL ...   Its body follows as one B (after R),
+                     or is asked for piece by piece with N (after S).
+    N     to server  the application reads: how many bytes it would like
+    B     to us      a piece of the body; an empty one is its end
+    H     to server  status and fields: STATUS NUL NAME NUL VALUE NUL ...
+    D, E  to server  a piece of the answer; the last one
+    !     to server  the application has failed
+    Q     to us      end
+"""
+import contextlib
+import fcntl
+import importlib
+import inspect
+import io
+import os
+import selectors
+import signal
+import socket
+import sys
+import traceback
+from wsgiref.util import FileWrapper
+
+PIECE = 64 * 1024  # bytes in one frame of an answer
+UPLOAD = 256 * 1024  # bytes of a body that we ask for at a time
+UNWANTED = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+COMMON = {
+    "wsgi.version": (1, 0),
+    "wsgi.errors": sys.stderr,
+    "wsgi.multithread": False,
+    "wsgi.multiprocess": True,
+    "wsgi.run_once": False,
+    "wsgi.input_terminated": True,
+    "wsgi.file_wrapper": lambda file, size=PIECE: FileWrapper(file, max(size, PIECE)),
+}
+
+
+def frame(kind, payload=b""):
+    return kind + len(payload).to_bytes(4, "big") + payload
+
+
+class Lane:
+    """A connection from the server."""
+
+    def __init__(self, connection):
+        self.connection, self.lost = connection, False
+        self.file = connection.makefile("rb", PIECE)
+
+    def send(self, frames):
+        try:
+            self.connection.sendall(frames)
+        except OSError:
+            self.lost = True
+            raise
+
+    def receive(self):
+        prefix = self.file.read(5)
+        if len(prefix) < 5:
+            self.lost = True
+            raise ConnectionError("the client has gone, or its body breaks a rule")
+        return prefix[:1], self.file.read(int.from_bytes(prefix[1:], "big"))
+
+
+class Body(io.RawIOBase):
+    """A request body that stays with the client until the application reads it."""
+
+    def __init__(self, lane):
+        self.lane, self.ended = lane, False
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        if self.ended:
+            return 0
+        self.lane.send(frame(b"N", len(buffer).to_bytes(4, "big")))
+        piece = self.lane.receive()[1]
+        buffer[: len(piece)] = piece
+        self.ended = not piece
+        return len(piece)
+
+
+class Answer:
+    """What start_response is told, and what leaves after it."""
+
+    def __init__(self, lane, environ):
+        self.lane, self.head, self.sent = lane, None, False
+        self.bodiless = environ["REQUEST_METHOD"] == "HEAD"
+
+    def start_response(self, status, headers, exc_info=None):
+        if exc_info:
+            try:
+                if self.sent:
+                    raise exc_info[1].with_traceback(exc_info[2])
+            finally:
+                exc_info = None  # or the frames would keep each other alive
+        elif self.head is not None:
+            raise AssertionError("start_response was called twice, without exc_info")
+        texts, self.has_length = [status], False
+        for name, value in headers:
+            lower = name.lower()
+            if lower not in UNWANTED:
+                texts += name, value
+            self.has_length = self.has_length or lower == "content-length"
+        head = "\0".join(texts) + "\0"
+        if head.count("\0") != len(texts) or "\r" in head or "\n" in head:
+            raise ValueError(f"a line end or a NUL in the head: {texts}")
+        self.head = head.encode("latin-1")
+        self.bodiless = self.bodiless or status[:3] in ("204", "304")
+        return self.write
+
+    def prefix(self):
+        if self.head is None:
+            raise AssertionError("start_response was not called before the body")
+        first, self.sent = not self.sent, True
+        return frame(b"H", self.head) if first else b""
+
+    def write(self, data):
+        if data:
+            head = self.prefix()
+            for at in range(0, len(data), PIECE):
+                self.lane.send(head + frame(b"D", data[at : at + PIECE]))
+                head = b""
+
+    def finish(self, data=b""):
+        if not self.sent and len(data) > PIECE and not self.has_length:
+            self.head += b"Content-Length\0%d\0" % len(data)
+        if len(data) > PIECE:
+            self.write(data)
+            data = b""
+        self.lane.send(self.prefix() + frame(b"E", data))
+
+
+def respond(application, environ, lane):
+    answer = Answer(lane, environ)
+    result = application(environ, answer.start_response)
+    try:
+        if isinstance(result, (list, tuple)) and not answer.sent:
+            return answer.finish(result[0] if len(result) == 1 else b"".join(result))
+        for data in result:
+            answer.write(data)
+            if answer.sent and answer.bodiless:
+                break  # nobody would see the rest, and it may have no end
+        answer.finish()
+    finally:
+        if hasattr(result, "close"):
+            result.close()
+
+
+def serve(application, lane):
+    """Answers one request. False if the lane cannot be used again."""
+    try:
+        kind, block = lane.receive()
+        if kind == b"Q":
+            raise SystemExit
+        whole = kind == b"R"  # if not, it is S
+        body = io.BytesIO(lane.receive()[1]) if whole else io.BufferedReader(Body(lane), UPLOAD)
+    except OSError:
+        return False
+    names = block.decode("latin-1").split("\0")
+    environ = dict(zip(names[::2], names[1::2]), **COMMON)
+    environ["wsgi.input"] = body
+    try:
+        respond(application, environ, lane)
+    except Exception:
+        if not lane.lost:
+            traceback.print_exc()
+            with contextlib.suppress(OSError):
+                lane.send(frame(b"!"))
+    return not lane.lost
+
+
+def load(name):
+    """MODULE:CALLABLE, MODULE:FACTORY(), or MODULE alone for its `application` or `app`."""
+    sys.path.insert(0, os.getcwd())
+    module, _, path = name.partition(":")
+    found = importlib.import_module(module)
+    if not path:
+        path = "application" if hasattr(found, "application") else "app"
+    for part in path.removesuffix("()").split(".") if path else []:
+        found = getattr(found, part)
+    if path.endswith("()"):
+        found = found()
+    if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(getattr(found, "__call__", None)):
+        sys.exit(f"{name} is an async callable, for ASGI: serve it with asgi_http or asgi_ws.")
+    if not callable(found):
+        sys.exit(f"{name} is {found!r}, which cannot be called.")
+    return found
+
+
+def take_control():
+    """Standard input is ours alone: the application shall find an empty one."""
+    control = socket.socket(fileno=os.dup(0))
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # When the server has gone the kernel sends SIGIO, which ends us, even out of an endless loop.
+    fcntl.fcntl(control, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(control, fcntl.F_SETFL, fcntl.fcntl(control, fcntl.F_GETFL) | os.O_ASYNC)
+    return control
+
+
+def main(name, path):
+    control = take_control()
+    try:
+        application = load(name)
+    except BaseException as error:
+        is_ours = isinstance(error, SystemExit) and isinstance(error.code, str)
+        text = error.code if is_ours else traceback.format_exc()
+        control.sendall(frame(b"!", text.encode("utf-8", "replace")))
+        os._exit(1)
+    door = socket.socket(socket.AF_UNIX)
+    door.bind(path)
+    door.listen(1024)
+    ours, copies = {door.fileno(), control.fileno()}, []
+
+    def forget():
+        """In a copy of us, which the application has made: it must not keep lanes open."""
+        copies.append(os.getpid())
+        for descriptor in ours:
+            os.close(descriptor)
+
+    os.register_at_fork(after_in_child=forget)
+    selector = selectors.DefaultSelector()
+    selector.register(door, selectors.EVENT_READ)
+    selector.register(control, selectors.EVENT_READ)
+    control.sendall(frame(b"+"))
+    while True:
+        for key, _ in selector.select():
+            if key.fileobj is door:
+                connection, _ = door.accept()
+                ours.add(connection.fileno())
+                selector.register(connection, selectors.EVENT_READ, Lane(connection))
+            elif key.fileobj is control:
+                return
+            elif not serve(application, key.data):
+                if copies:
+                    os._exit(0)  # it was done with its part, and went on to ours
+                selector.unregister(key.fileobj)
+                ours.remove(key.fd)
+                key.data.file.close()
+                key.fileobj.close()
+
+
+main(*sys.argv[1:3])
