@@ -116,6 +116,9 @@ fn part<'a>(lines: &mut impl Iterator<Item = (usize, &'a str)>, end: &str) -> Op
         if line == end {
             return Some(text);
         }
+        if line.starts_with("--- ") {
+            return None;
+        }
         text.push_str(line);
         text.push('\n');
     }
@@ -422,6 +425,7 @@ fn an_edit_that_does_not_fit_is_found() {
         ("fails it", "passes it", "a solution names its `exercise_1_1_...` test"),
         ("it_is_two", "it_is_gone", "tests/ch01_head.rs has no test it_is_gone"),
         ("--- with", "--- into", "a block is `--- replace`, lines, `--- with`"),
+        ("--- end", "--- replace\n    4\n--- end", "a block is `--- replace`, lines, `--- with`"),
         ("    2", "    9", "the lines from `9` on are 0 times in src/http/head.rs, not once"),
         (
             "fails",

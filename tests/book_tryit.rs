@@ -220,7 +220,15 @@ impl Replay<'_> {
     fn shell(&mut self, line: &str) -> Result<Vec<String>, String> {
         let port = self.running.as_ref().map_or(8000, |running| running.port);
         let real = port.to_string();
-        let mut process = Process::shell(&replace_word(line, "8000", &real), self.stage.root);
+        // A client at the end of a pipe: `... | cargo run --bin asgi_ws -- --connect ...`.
+        let line = match line.split_once("| cargo run --bin ") {
+            Some((before, after)) => {
+                let (name, flags) = after.split_once(" -- ").unwrap_or((after, ""));
+                format!("{before}| {} {flags}", self.stage.programs.join(name).display())
+            }
+            None => line.to_string(),
+        };
+        let mut process = Process::shell(&replace_word(&line, "8000", &real), self.stage.root);
         let ended = process.finish(LIMIT);
         let printed = said(&process.lines(), port);
         match ended {
@@ -237,8 +245,8 @@ impl Replay<'_> {
         program: Option<&str>,
         flags: &[String],
     ) -> Result<Vec<String>, String> {
-        // A client, which is told where the server is, and ends by itself.
-        if flags.iter().any(|flag| flag.contains("127.0.0.1:8000")) {
+        // A client, which is told where the server is, or the start of a pipe: it ends by itself.
+        if flags.iter().any(|flag| flag.contains("127.0.0.1:8000") || flag == "|") {
             let binary = self.stage.programs.join(program.unwrap_or_default());
             return self.shell(&format!("{} {}", binary.display(), flags.join(" ")));
         }
@@ -439,6 +447,14 @@ fn a_true_transcript_is_left_alone() {
 }
 
 #[test]
+fn a_program_in_a_pipe_ends_by_itself() {
+    let book = "## Chapter 1: A\n```console\n$ cargo run --bin wsgi -- --help | tr N n\nno help.\n\
+                $ echo a | cargo run --bin wsgi -- --help\nNo help.\n```\n";
+    let (problems, _) = replayed("pipe", book, true);
+    assert_eq!(problems, Vec::<String>::new());
+}
+
+#[test]
 fn a_false_transcript_is_found_and_rewritten() {
     let book = "## Chapter 1: A\n```console\n$ cargo run\nOther words\n$ printf 'a\\nb\\n'\na\nc\n```\n\
                   ```log\nflags none\n...\n```\n  ```console\n  $ echo new\n  ```\n";
@@ -507,6 +523,10 @@ fn only_what_may_differ_may_differ() {
         ("within 10 s", "within 5 s", false),
         ("HTTP/1.1 200", "HTTP/1.0 200", false),
         ("pid 12 ready", "pid 3456 ready", true),
+        ("[21/Nov/2026:12:44:12 +0000] \"", "[22/Nov/2026:02:44:12 +0000] \"", true),
+        ("{\"time\":\"2026-11-21T12:44:12.103Z\"", "{\"time\":\"2027-01-01T00:00:00.000Z\"", true),
+        ("\"duration_ms\":0.167,", "\"duration_ms\":12.001,", true),
+        ("\"bytes\":3,\"duration_ms\":0.167", "\"bytes\":4,\"duration_ms\":0.167", false),
         ("a 1.5", "a 1.6", false),
     ] {
         assert_eq!(alike(&[text.to_string()], &[now.to_string()]), same, "{text}\n{now}");

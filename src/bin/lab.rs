@@ -39,7 +39,9 @@ struct Asked {
 }
 
 fn main() -> ExitCode {
-    let asked = match read_arguments(std::env::args().skip(1)) {
+    // Not `args`, which panics when one of them is no UTF-8.
+    let arguments = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let asked = match read_arguments(arguments) {
         Ok(Some(asked)) => asked,
         Ok(None) => return say(&mut io::stdout(), &help(), 0),
         Err(problem) => return say(&mut io::stderr(), &format!("{problem}\nTry --help.\n"), 2),

@@ -133,7 +133,7 @@ impl WebSockets {
             gateway: self,
             conversation: Conversation::new(exchange),
             handshake,
-            has_heard: false,
+            has_heard_connect: false,
             stage: Stage::Asked,
             session: None,
         });
@@ -164,10 +164,11 @@ enum Stage {
 /// One call of the application.
 struct Call<'e> {
     gateway: &'e WebSockets,
+    /// For an answer without a WebSocket: the same as for any request.
     conversation: Conversation<'e>,
     handshake: Handshake,
     /// The application has taken `websocket.connect`.
-    has_heard: bool,
+    has_heard_connect: bool,
     stage: Stage,
     /// Once it has accepted.
     session: Option<Arc<Session>>,
@@ -175,8 +176,8 @@ struct Call<'e> {
 
 impl Call<'_> {
     fn receive(&mut self) -> Result<Event, Exception> {
-        if !self.has_heard {
-            self.has_heard = true;
+        if !self.has_heard_connect {
+            self.has_heard_connect = true;
             return Ok(Event::WebsocketConnect);
         }
         let closed = match (self.stage, &self.session) {

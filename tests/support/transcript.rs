@@ -122,10 +122,13 @@ pub fn kept(old: &[String], new: Vec<String>) -> Vec<String> {
 
 /// What may differ: the figure `<name>`, and how it is written. In a pattern `0` is a digit, `#` one
 /// or more digits, `A` a capital, `a` a small letter; everything else is itself.
-const MAY_DIFFER: [(&str, &str); 17] = [
+const MAY_DIFFER: [(&str, &str); 20] = [
     ("Date: <date>", "Date: Aaa, 00 Aaa 0000 00:00:00 GMT"),
     ("date: <date>", "date: Aaa, 00 Aaa 0000 00:00:00 GMT"),
     ("[<clock>]", "[00:00:00]"),
+    ("[<date>]", "[00/Aaa/0000:00:00:00 +0000]"),
+    ("time\":\"<date>", "time\":\"0000-00-00T00:00:00.000Z"),
+    ("duration_ms\":<time>", "duration_ms\":#.#"),
     ("127.0.0.1:<port>", "127.0.0.1:#"),
     ("[::1]:<port>", "[::1]:#"),
     ("localhost:<port>", "localhost:#"),
@@ -143,7 +146,7 @@ const MAY_DIFFER: [(&str, &str); 17] = [
 ];
 
 /// The line with everything replaced that may differ from one run to the next: the value of `Date`
-/// and the clock of a log line, ports (except 8000, which stands for the server's own), process ids,
+/// and the clock or date of a log line, ports (except 8000, which stands for the server's own), process ids,
 /// and elapsed times (a figure with a decimal point and a unit).
 pub fn shape(line: &str) -> String {
     let mut out = String::new();
