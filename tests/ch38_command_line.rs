@@ -193,15 +193,6 @@ fn an_empty_variable_is_not_set() {
 }
 
 #[test]
-fn no_color_takes_the_colour_away_whatever_it_says() {
-    assert!(config("").colour);
-    assert!(in_environment("", &[("NO_COLOR", "")]).colour);
-    for value in ["1", "0", "false"] {
-        assert!(!in_environment("", &[("NO_COLOR", value)]).colour, "{value}");
-    }
-}
-
-#[test]
 fn a_wrong_variable_is_an_error_with_its_name() {
     let wrong = |name, value| match outcome(Some(Wsgi), "", &[(name, value)]) {
         Err(error) => error.to_string(),

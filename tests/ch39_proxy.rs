@@ -70,10 +70,18 @@ fn several_lines_are_one_list() {
     assert_eq!(read(&lines), "198.51.100.7:0 https -");
 }
 
+// RFC 7239, section 6.3
+#[test]
+fn a_hidden_port_hides_no_address() {
+    assert_eq!(read(&[("Forwarded", "for=\"203.0.113.9:_port\"")]), "203.0.113.9:0 - -");
+    assert_eq!(read(&[("Forwarded", "for=\"[2001:db8::9]:_\"")]), "[2001:db8::9]:0 - -");
+}
+
 #[test]
 fn what_is_no_address_ends_the_chain() {
     for (list, want) in [
         ("unknown", "-"),
+        ("_hidden:_hidden", "-"),
         ("203.0.113.9, unknown", "-"),
         ("203.0.113.9, _hidden, 10.0.0.1", "10.0.0.1:0"),
         ("203.0.113.9, 999.1.1.1, 10.0.0.2", "10.0.0.2:0"),

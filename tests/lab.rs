@@ -55,6 +55,15 @@ fn a_wrong_command_line_is_answered_with_advice_and_2() {
 }
 
 #[test]
+#[cfg(unix)]
+fn bytes_that_are_no_text_are_no_attack() {
+    use std::os::unix::ffi::OsStrExt;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+    let output = command.arg(std::ffi::OsStr::from_bytes(b"\xff")).output().expect("the lab runs");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+#[test]
 fn without_a_server_it_says_how_to_start_one() {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
     let free = free.expect("a port that was free").to_string();

@@ -249,6 +249,70 @@ fn the_graceful_timeout_bounds_the_wait() {
     }
 }
 
+#[test]
+fn a_signal_right_behind_the_greeting_ends_it_as_any_other() {
+    let _dog = watchdog(60, "an early signal");
+    for workers in ["1", "2"] {
+        for _ in 0..10 {
+            let mut command = command(WSGI);
+            let flags = ["--port", "0", "--workers", workers];
+            command.args(flags).stdin(Stdio::null()).stderr(Stdio::piped());
+            let mut server = command.spawn().expect("the program");
+            // A shell that is ready before the greeting is there: to start one takes too long.
+            let mut shell = Command::new("sh");
+            let kill = ["-c", "read line; kill -s TERM \"$0\"", &server.id().to_string()];
+            let mut killer = shell.args(kill).stdin(Stdio::piped()).spawn().expect("a shell");
+            let mut told = killer.stdin.take().expect("its input");
+            let mut printed = BufReader::new(server.stderr.take().expect("its output"));
+            let mut line = String::new();
+            printed.read_line(&mut line).expect("the greeting");
+            told.write_all(b"now\n").expect("a shell that listens");
+            printed.read_to_string(&mut line).expect("the rest");
+            let code = server.wait().expect("its end").code();
+            assert_eq!(code, Some(0), "{line}");
+            assert!(killer.wait().expect("its end").success());
+        }
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn at_the_end_nobody_waits_for_whoever_should_read_the_log() {
+    use std::os::{fd::OwnedFd, unix::net::UnixStream};
+    let _dog = watchdog(60, "a log that nobody reads");
+    for workers in ["1", "2"] {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let copy = theirs.try_clone().expect("a copy");
+        let mut command = command(WSGI);
+        command.args(["--port", "0", "--workers", workers]).stdin(Stdio::null());
+        let mut server = command.stderr(OwnedFd::from(copy)).spawn().expect("the program");
+        let mut lines = BufReader::new(ours).lines();
+        let (mut ready, wanted) = (0, if workers == "1" { 0 } else { 2 });
+        assert!(lines.next().is_some_and(|line| line.is_ok_and(|line| line.contains("http://"))));
+        while ready < wanted {
+            let line = lines.next().expect("more").expect("a line");
+            ready += usize::from(line.contains("is ready"));
+        }
+        theirs.set_nonblocking(true).expect("a socket");
+        while (&theirs).write(&[b'x'; 512]).is_ok() {}
+        while (&theirs).write(b"x").is_ok() {}
+        theirs.set_nonblocking(false).expect("a socket");
+        signal("TERM", server.id());
+        let began = Instant::now();
+        let end = loop {
+            match server.try_wait().expect("a child") {
+                Some(end) => break end.code(),
+                None if began.elapsed() > LIMIT => {
+                    let _ = server.kill();
+                    break server.wait().expect("its end").code();
+                }
+                None => thread::sleep(Duration::from_millis(10)),
+            }
+        };
+        assert_eq!(end, Some(0), "{workers} workers");
+    }
+}
+
 // WebSockets.
 
 #[test]

@@ -249,8 +249,12 @@ fn nobody_can_tell_from_the_answers_which_gateway_gave_them() {
         requests.extend(with_body());
         assert!(requests.len() > 90, "{}", requests.len());
         for (method, target, fields, body) in &requests {
-            let [one, other] = [&wsgi, &asgi]
-                .map(|server| comparable(target, &ask(server.port, method, target, fields, body)));
+            let [one, other] = [&wsgi, &asgi].map(|server| {
+                let answer = ask(server.port, method, target, fields, body);
+                // Commands in the pages lead to this server.
+                let own = format!("127.0.0.1:{}", server.port);
+                comparable(target, &answer).replace(&own, "127.0.0.1:8000")
+            });
             assert_eq!(one, other, "{method} {target} {fields:?} {flags:?}");
         }
     }

@@ -200,6 +200,12 @@ fn the_page_knows_the_sha1_of_files_that_came_by_form_too() {
     // It is computed once: what is in the file later is not looked at.
     fs::write(kept.folder.join("upload-by-hand"), "abd").expect("a file");
     assert!(page(&kept.server, "/upload/").contains(abc));
+    // Nobody can make it read for minutes: what is very long stays without. This one is all holes.
+    let long = fs::File::create(kept.folder.join("upload-long")).expect("a file");
+    long.set_len(1 << 40).expect("a file system with holes");
+    let began = std::time::Instant::now();
+    assert!(page(&kept.server, "/upload/").contains("upload-long"));
+    assert!(began.elapsed() < std::time::Duration::from_secs(5));
 }
 
 // The chat.
@@ -254,13 +260,16 @@ fn a_name_that_is_none_is_told_why() {
         "/ws/chat/a/",
         "/ws/chat/a/?name=+",
         "/ws/chat/a/?name=%00",
+        // Behind this one, letters go from right to left; the next has no width.
+        "/ws/chat/a/?name=adA%E2%80%AE",
+        "/ws/chat/a/?name=Ada%E2%80%8B",
         &format!("/ws/chat/a/?name={long}"),
         &format!("/ws/chat/{long}/?name=Ada"),
     ] {
         let mut peer = open(&server, target);
         peer.text("Hello");
         let (code, reason) = peer.end();
-        let words = "a name has 1 to 30 characters, and that of a room too";
+        let words = "a name has 1 to 30 visible characters, and that of a room too";
         assert_eq!((code, reason.as_str()), (1008, words), "{target}");
     }
 }

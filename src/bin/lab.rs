@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use glasshouse::running::access_log::wants_colour;
 use glasshouse::running::command_line::{nearest, say};
 use glasshouse::running::lab::{ATTACKS, Attack, Lab, LabError, Verdict, own_address};
 
@@ -119,10 +120,8 @@ fn known(name: &str) -> Result<String, String> {
     }
 }
 
-/// Whoever cannot show colours says so: <https://no-color.org>
 fn colours() -> bool {
-    let asked_not = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    io::stdout().is_terminal() && !asked_not
+    wants_colour(io::stdout().is_terminal(), std::env::var_os("NO_COLOR").as_deref())
 }
 
 /// True if the server has held.

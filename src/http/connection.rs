@@ -130,7 +130,7 @@ impl Http {
         if exchange.leaves_link_usable() {
             return Ok(exchange.link);
         }
-        Err(close(exchange))
+        Err(close(&mut exchange))
     }
 
     /// Refuses what could not be read as a request, and ends the connection.
@@ -147,7 +147,7 @@ impl Http {
 }
 
 /// Ends a connection after its last answer. RFC 9112, section 9.6.
-fn close(mut exchange: Exchange) -> CloseReason {
+fn close(exchange: &mut Exchange) -> CloseReason {
     if exchange.has_lost_client() {
         return CloseReason::PeerLost;
     }

@@ -154,9 +154,9 @@ pub struct Headers {
     spans: Vec<Span>,
 }
 
-/// The first field makes room for as much as most requests need, so that the buffers seldom grow.
-const FIRST_BYTES: usize = 512;
-const FIRST_FIELDS: usize = 16;
+/// The first field makes room for an answer's fields. The many of a browser double it once or twice.
+const FIRST_BYTES: usize = 256;
+const FIRST_FIELDS: usize = 8;
 
 /// One field: its name is `start..name_end` of the buffer, its value `name_end..value_end`.
 #[derive(Clone, PartialEq, Eq)]

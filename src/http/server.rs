@@ -11,6 +11,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -121,11 +122,16 @@ impl Server {
     /// # Errors
     /// If the signals cannot be waited for.
     pub fn serve_until_signal(self, handler: Arc<dyn Handler>) -> io::Result<()> {
-        let shutdown = Shutdown::on_signals()?;
+        self.serve_until(Shutdown::on_signals()?, handler);
+        Ok(())
+    }
+
+    /// The same for a program that waits for signals already: whoever has read its greeting may
+    /// send one at once.
+    pub fn serve_until(self, shutdown: Shutdown, handler: Arc<dyn Handler>) {
         warn_about_descriptors(self.settings.threads.cap);
         let running = self.start(handler);
         shutdown.wait();
-        log("stopping: requests that have begun may finish; once more to stop at once");
         let lobby = Arc::clone(&running.lobby);
         let (all_gone, over) = mpsc::channel();
         let told_again = all_gone.clone();
@@ -134,10 +140,10 @@ impl Server {
             shutdown.wait();
             told_again.send(false)
         });
+        log_or_give_up("stopping: requests that have begun may finish; once more to stop at once");
         // Whichever comes first. Only the second signal leaves somebody to be cut.
         let _ = over.recv();
         lobby.cut_all();
-        Ok(())
     }
 }
 
@@ -184,7 +190,30 @@ impl Observer for Complaints {
     }
 }
 
-/// One line, written in one piece: lines of several threads must not mix.
-fn log(line: &str) {
-    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+/// One line, written in one piece: lines of several threads must not mix. False if nobody is there
+/// to read it.
+fn log(line: &str) -> bool {
+    io::stderr().write_all(format!("{line}\n").as_bytes()).is_ok()
+}
+
+/// The same for those who must go on. Who should read it may have stopped to read, and not have
+/// gone away: then a write waits for ever. After a second we leave the line behind, and leave out
+/// all others until it has been written.
+pub fn log_or_give_up(line: &str) -> bool {
+    static IS_STUCK: AtomicBool = AtomicBool::new(false);
+    if IS_STUCK.swap(true, Ordering::SeqCst) {
+        return true;
+    }
+    let (tell, written) = mpsc::channel();
+    let line = line.to_string();
+    let print = move || {
+        let is_written = log(&line);
+        IS_STUCK.store(false, Ordering::SeqCst);
+        let _ = tell.send(is_written);
+    };
+    // Not `thread::spawn`, which panics when the system has no thread to give.
+    if thread::Builder::new().spawn(print).is_err() {
+        IS_STUCK.store(false, Ordering::SeqCst);
+    }
+    written.recv_timeout(Duration::from_secs(1)).unwrap_or(true)
 }

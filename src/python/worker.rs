@@ -37,7 +37,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http::exchange::Handler;
-use crate::http::server::Server;
+use crate::http::server::{Server, log_or_give_up};
 use crate::socket::system::{self, Signal};
 
 /// What is hosted, by how many workers, and what is put up with.
@@ -1013,11 +1013,11 @@ pub fn serve_until_signal(
     let signals = system::Shutdown::on(&[Signal::Hangup, Signal::Interrupt, Signal::Terminate])?;
     let running = server.start(handler);
     while signals.wait() == Signal::Hangup {
-        log("replacing the python workers, one by one");
+        log_or_give_up("replacing the python workers, one by one");
         let pool = Arc::clone(pool);
         thread::spawn(move || pool.replace_all());
     }
-    log("stopping: requests that have begun may finish; once more to stop at once");
+    log_or_give_up("stopping: requests that have begun may finish; once more to stop at once");
     let lobby = Arc::clone(&running.lobby);
     let (all_gone, over) = mpsc::channel();
     let told_again = all_gone.clone();

@@ -113,8 +113,6 @@ pub struct Config {
     pub ws_max_message: usize,
     /// Other origins whose pages may open a WebSocket here. RFC 6455, section 10.2.
     pub ws_origins: Vec<String>,
-    /// Whether a terminal may be given colours: `NO_COLOR` is not set.
-    pub colour: bool,
     /// The environment variables that have set something.
     pub from_environment: Vec<&'static str>,
     connect: Option<WebSocketUrl>,
@@ -138,7 +136,6 @@ impl Config {
             forwarded_allow_ips: Trusted::These(Vec::new()),
             ws_max_message: 16 << 20,
             ws_origins: Vec::new(),
-            colour: true,
             from_environment: Vec::new(),
             connect: None,
         }
@@ -632,8 +629,6 @@ fn follow(
             config.from_environment.push(name);
         }
     }
-    // no-color.org: set and not empty. Its value means nothing.
-    config.colour = environment("NO_COLOR").is_none_or(|value| value.is_empty());
     Ok(())
 }
 

@@ -37,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use crate::http::connection::Observer;
 use crate::http::exchange::Handler;
-use crate::http::server::{Running, Server, Settings};
+use crate::http::server::{Running, Server, Settings, log_or_give_up as log};
 use crate::socket::listener::Listener;
 use crate::socket::lobby::Lobby;
 use crate::socket::system::{self, Signal, lengthen_backlog};
@@ -273,10 +273,11 @@ enum News {
 const TICK: Duration = Duration::from_millis(100);
 
 impl Supervisor {
-    /// A supervisor for this door. Its workers will run this program, with these arguments.
+    /// A supervisor for this door. Its workers will run this program, with these arguments. From
+    /// now on it waits for signals.
     ///
     /// # Errors
-    /// If the path of this program is not known.
+    /// If the path of this program is not known, or signals cannot be waited for.
     pub fn new(listener: Listener, mut staff: Staff) -> io::Result<Supervisor> {
         staff.workers = staff.workers.max(1);
         if let Err(error) = lengthen_backlog(listener.socket()) {
@@ -287,6 +288,7 @@ impl Supervisor {
         let arguments = env::args_os().skip(1).collect();
         let post = |number| Post { number, failures: 0, closed_until: Instant::now() };
         let (tell, news) = mpsc::channel();
+        pass_signals_on(tell.clone())?;
         Ok(Supervisor {
             posts: (1..=staff.workers).map(post).collect(),
             members: Vec::new(),
@@ -311,24 +313,14 @@ impl Supervisor {
 
     /// Runs until SIGINT or SIGTERM has come and all workers have ended. A second signal ends them
     /// at once. SIGHUP replaces them, one by one.
-    ///
-    /// # Errors
-    /// If the signals cannot be waited for. That a worker cannot be started is no error: it is
-    /// tried again.
-    pub fn run(mut self) -> io::Result<()> {
-        let signals = system::Shutdown::on(ALL_SIGNALS)?;
-        let tell = self.tell.clone();
-        thread::spawn(move || {
-            loop {
-                let _ = tell.send(News::Signal(signals.wait()));
-            }
-        });
+    /// A worker that cannot be started is tried again.
+    pub fn run(mut self) {
         let mut next_tick = Instant::now() + TICK;
         loop {
             self.fill_posts();
             self.replace_next();
             if self.stopping && self.members.is_empty() {
-                return Ok(());
+                return;
             }
             let rest = next_tick.saturating_duration_since(Instant::now());
             if rest.is_zero() {
@@ -549,6 +541,17 @@ impl Supervisor {
     }
 }
 
+/// Begins before the greeting: whoever has read that may send a signal at once.
+fn pass_signals_on(tell: Sender<News>) -> io::Result<()> {
+    let signals = system::Shutdown::on(ALL_SIGNALS)?;
+    thread::spawn(move || {
+        loop {
+            let _ = tell.send(News::Signal(signals.wait()));
+        }
+    });
+    Ok(())
+}
+
 /// What a worker may take to end, besides the time that it gives its guests.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -588,9 +591,4 @@ fn listen_to(id: u64, mut control: UnixStream, tell: &Sender<News>) {
         let _ = stdout.write_all(&printed).and_then(|()| stdout.flush());
     }
     let _ = tell.send(News::HungUp(id));
-}
-
-/// One line on stderr, in one piece. False if nobody is there to read it.
-fn log(line: &str) -> bool {
-    io::stderr().write_all(format!("{line}\n").as_bytes()).is_ok()
 }

@@ -116,6 +116,11 @@ fn members(headers: &Headers, name: Token) -> Vec<String> {
 
 /// 192.0.2.43, 192.0.2.43:47011, 2001:db8::17, [2001:db8::17] or [2001:db8::17]:47011
 fn address(node: &str) -> Option<SocketAddr> {
+    let node = match node.rsplit_once(':') {
+        // RFC 7239, section 6.3: a proxy may hide the port, which nobody needs.
+        Some((host, port)) if port.starts_with('_') => host,
+        _ => node,
+    };
     let bare = node.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(node);
     let without_port = bare.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, 0));
     without_port.or_else(|| node.parse().ok())

@@ -67,6 +67,8 @@ fn json(context: Context) -> String {
 
 /// One file after the other, each announced with its size and its name. Whatever ends the
 /// WebSocket before the last byte of a file ends the file too: it has an owner, and that goes.
+/// Nothing bounds how long the next piece may take. A client that only answers pings keeps a thread,
+/// as every silent WebSocket does, and the part of a file that it has sent.
 struct UploadConsumer {
     uploads: Arc<Uploads>,
     arriving: Option<Arriving>,
@@ -265,7 +267,14 @@ impl Drop for Seat {
 
 fn is_name(name: &str) -> bool {
     let count = name.chars().count();
-    (1..=NAME).contains(&count) && !name.chars().any(char::is_control)
+    (1..=NAME).contains(&count) && !name.chars().any(is_unseen)
+}
+
+/// Nobody sees these, and some of them turn what stands behind them around: with them a name could
+/// look like that of somebody else.
+fn is_unseen(letter: char) -> bool {
+    let formats = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];
+    letter.is_control() || letter == '\u{feff}' || formats.iter().any(|one| one.contains(&letter))
 }
 
 impl WebSocketConsumer for ChatConsumer {
@@ -276,7 +285,8 @@ impl WebSocketConsumer for ChatConsumer {
         // A browser shows its script no refusal, but it does show why a WebSocket was closed.
         let channel = knock.accept()?;
         if !is_name(&name) || !is_name(&room) {
-            let words = format!("a name has 1 to {NAME} characters, and that of a room too");
+            let words =
+                format!("a name has 1 to {NAME} visible characters, and that of a room too");
             channel.close(CloseCode::POLICY.0, &words)?;
             return Ok(channel);
         }

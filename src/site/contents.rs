@@ -52,7 +52,8 @@ pub fn parts() -> Vec<Part> {
 
 /// The chapter, with what its row in the README's table says.
 fn described(number: &str, file: String) -> Chapter {
-    let row = README.lines().find(|line| line.contains(&format!("| `{file}` |")));
+    let wanted = format!("| `{file}` |");
+    let row = README.lines().find(|line| line.contains(&wanted));
     let mut cells = row.unwrap_or_default().split('|').skip(3).map(str::trim);
     let mut cell = || cells.next().unwrap_or_default().replace('`', "");
     Chapter { number: number.to_string(), explains: cell(), specification: cell(), file }

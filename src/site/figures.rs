@@ -73,10 +73,11 @@ impl Observer for Figures {
 
     fn exchanged(&self, exchange: &Exchange) {
         let status = exchange.status().map(|status| status.code());
-        let at = self.began.elapsed();
+        let now = Instant::now();
+        let at = now.duration_since(self.began);
         match exchange.has_switched_protocols() {
             true => self.count_conversation(at, status),
-            false => self.count(at, status, exchange.began.elapsed()),
+            false => self.count(at, status, now.duration_since(exchange.began)),
         }
     }
 

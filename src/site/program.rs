@@ -1,5 +1,6 @@
 //! The program that serves the site: behind one of three contracts, in one process or in many.
 
+use std::env;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
@@ -12,8 +13,8 @@ use crate::gateway::asgi::{self, Asgi};
 use crate::gateway::wsgi::{self, Wsgi};
 use crate::http::connection::Observer;
 use crate::http::exchange::Handler;
-use crate::http::server::{Complaints, Server};
-use crate::running::access_log::{AccessLog, Format, Several};
+use crate::http::server::Server;
+use crate::running::access_log::{AccessLog, Format, Several, wants_colour};
 use crate::running::command_line::{self, Config, advice, greeting, say};
 #[cfg(unix)]
 use crate::running::prefork::Worker;
@@ -25,6 +26,7 @@ use crate::site::temporary::{SPOOL, TemporaryFolder};
 use crate::site::terminal::talk;
 use crate::site::uploads::Uploads;
 use crate::site::views::{SiteSettings, site};
+use crate::socket::system::Shutdown;
 use crate::web::app::App;
 use crate::web::files::StaticFiles;
 use crate::web::upload::Spool;
@@ -64,10 +66,12 @@ fn serve(config: Config) -> Result<(), String> {
     let server = Server::bind(config.settings.clone());
     let server = server.map_err(|problem| advice(&problem, &config))?;
     let house = House::of_site(&config, server.address(), &uploads.path, 1)?;
+    // Whoever has read the greeting may send a signal at once.
+    let shutdown = Shutdown::on_signals().map_err(|error| error.to_string())?;
     say(&mut io::stderr(), &greeting(&config, server.address()), 0);
     let server = server.observed_by(Arc::clone(&house.observer));
-    let served = server.serve_until_signal(Arc::clone(&house.handler));
-    house.close(served)
+    server.serve_until(shutdown, Arc::clone(&house.handler));
+    house.close(Ok(()))
 }
 
 /// Serves an application in Python. There is one process of ours then, and `--workers` of Python.
@@ -93,7 +97,7 @@ fn serve_python(application: &str, config: &Config) -> Result<(), String> {
         true => Application::Wsgi(Arc::new(PythonWsgi::new(Arc::clone(&pool)))),
         false => Application::Asgi(Arc::new(PythonAsgi::new(Arc::clone(&pool)))),
     };
-    let log = log(config)?;
+    let log = log(config.access_log)?;
     let sessions = Arc::clone(&log) as _;
     let house = House::furnish(config, server.address(), hosted, sessions, Vec::new(), log)?;
     say(&mut io::stderr(), &greeting(config, server.address()), 0);
@@ -132,7 +136,8 @@ fn serve_with_workers(config: Config, uploads: &UploadFolder) -> Result<(), Stri
     }
     say(&mut io::stderr(), &greeting(&config, address), 0);
     warn_about_descriptors(settings.threads.cap);
-    supervisor.run().map_err(|error| error.to_string())
+    supervisor.run();
+    Ok(())
 }
 
 #[cfg(not(unix))]
@@ -234,9 +239,10 @@ struct House {
     lifespan: Option<Arc<Asgi>>,
 }
 
-fn log(config: &Config) -> Result<Arc<AccessLog>, String> {
-    let colour = config.colour && io::stderr().is_terminal();
-    let log = AccessLog::new(config.access_log, colour, Box::new(io::stderr()));
+fn log(format: Format) -> Result<Arc<AccessLog>, String> {
+    let no_color = env::var_os("NO_COLOR");
+    let colour = wants_colour(io::stderr().is_terminal(), no_color.as_deref());
+    let log = AccessLog::new(format, colour, Box::new(io::stderr()));
     log.map(Arc::new).map_err(|error| error.to_string())
 }
 
@@ -248,7 +254,7 @@ impl House {
         uploads: &Path,
         number: usize,
     ) -> Result<House, String> {
-        let log = log(config)?;
+        let log = log(config.access_log)?;
         let mut sessions = Arc::clone(&log) as Arc<dyn SessionObserver>;
         let site = Site::new(config, address, uploads, number)?;
         let observers = vec![Arc::clone(&site.figures) as Arc<dyn Observer>];
@@ -283,7 +289,7 @@ impl House {
         observers.push(Arc::clone(&log) as _);
         // These two have no place in their lines for what went wrong.
         if matches!(config.access_log, Format::Common | Format::Combined) {
-            observers.push(Arc::new(Complaints));
+            observers.push(self::log(Format::None)?);
         }
         Ok(House { handler, observer: Arc::new(Several(observers)), log, lifespan })
     }

@@ -46,12 +46,13 @@ impl TemporaryFolder {
         let own = fs::symlink_metadata(&self.path)?;
         for entry in fs::read_dir(env::temp_dir())? {
             let entry = entry?;
-            let is_named = entry.file_name().to_string_lossy().starts_with(PREFIX);
+            if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+                continue;
+            }
             let Ok(seen) = fs::symlink_metadata(entry.path()) else { continue };
             let is_old = seen.modified()?.elapsed().is_ok_and(|age| age > YOUNG);
             // Others may make folders here too, and links to anywhere.
-            if is_named && is_old && seen.is_dir() && is_like(&seen, &own) && is_dead(&entry.path())
-            {
+            if is_old && seen.is_dir() && is_like(&seen, &own) && is_dead(&entry.path()) {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }

@@ -24,8 +24,8 @@ const MOST_SHOWN: usize = 1_000;
 /// How many entries of the folder are looked at, to find the newest among them.
 const MOST_SEEN: usize = 10_000;
 
-/// The bytes that one look at the page may hash, for files that came without their SHA-1. The file
-/// that goes beyond is hashed to its end, so that each look knows more than the one before.
+/// The bytes that one look at the page may hash, for files that came without their SHA-1. The next
+/// look goes on from there. A file that is longer than this stays without.
 const MOST_HASHED: u64 = 64 * 1024 * 1024;
 /// How many digests are remembered. A page shows far fewer.
 const MOST_REMEMBERED: usize = 1_000;
@@ -73,10 +73,10 @@ impl Uploads {
     fn sha1(&self, path: &Path, size: u64, left: &mut u64) -> Option<String> {
         let name = name_of(path);
         let known = self.digests.lock().unwrap_or_else(PoisonError::into_inner).get(&name).cloned();
-        if known.is_some() || *left == 0 {
+        if known.is_some() || size > *left {
             return known;
         }
-        *left = left.saturating_sub(size);
+        *left -= size;
         let sha1 = hash(path).ok()?;
         self.remember(&name, &sha1);
         Some(sha1)

@@ -3,9 +3,9 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use crate::http::headers::{CONTENT_TYPE, FieldValue, Token};
@@ -83,7 +83,12 @@ pub fn site(settings: SiteSettings) -> io::Result<App> {
         Some(folder) => Templates::new(folder, debug),
         None => Templates::in_memory(debug),
     };
-    let engine = TEMPLATES.iter().fold(engine, |engine, (name, text)| engine.with(name, text));
+    // The commands in our pages can be copied: they lead to this server, whatever its port is.
+    let ip = Some(address.ip()).filter(|ip| !ip.is_unspecified());
+    let own = SocketAddr::new(ip.unwrap_or(Ipv4Addr::LOCALHOST.into()), address.port()).to_string();
+    let engine = TEMPLATES.iter().fold(engine, |engine, (name, text)| {
+        engine.with(name, &text.replace("127.0.0.1:8000", &own))
+    });
     let settings = AppSettings {
         templates: Some(Box::new(engine)),
         spool: Some(uploads.spool.clone()),
@@ -92,7 +97,8 @@ pub fn site(settings: SiteSettings) -> io::Result<App> {
     };
     let (kept, live) = (Arc::clone(&uploads), Context::new().with("websockets", websockets));
     let (chat, listed) = (live.clone(), live.clone());
-    let parts = contents::to_context(&contents::parts());
+    // Not before somebody asks: it would be a tenth of the time that the program takes to start.
+    let parts = LazyLock::new(|| contents::to_context(&contents::parts()));
     let app = App::new()
         .with_settings(settings)
         .get("", move |_| page("home.html", "/", Context::new().with("parts", parts.clone())))
@@ -145,8 +151,9 @@ fn with_comparison(app: App, address: SocketAddr, is_one_of_many: bool) -> App {
 fn quiet_timing(request: HttpRequest, next: Next) -> HttpResponse {
     let began = Instant::now();
     let response = next.run(request);
-    // W3C Server Timing, section 2: in milliseconds.
-    let timing = format!("app;dur={:.3}", began.elapsed().as_secs_f64() * 1000.0);
+    // W3C Server Timing, section 2: in milliseconds. Whole numbers take half the time to write.
+    let took = began.elapsed().as_micros() as u64;
+    let timing = format!("app;dur={}.{:03}", took / 1000, took % 1000);
     match FieldValue::new(timing.as_bytes()) {
         Ok(value) => response.with(Token::constant("Server-Timing"), value),
         Err(_) => response,

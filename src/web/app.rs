@@ -434,6 +434,9 @@ impl App {
         guarded(|| next.run(request)).into_response(self)
     }
 
+    /// As a part of [`Next::run`] it would lend its stack frame to each middleware, and a thread keeps
+    /// all stack that it has ever touched.
+    #[inline(never)]
     fn route_request(&self, request: HttpRequest) -> HttpResponse {
         if request.head.target.form == TargetForm::Asterisk {
             // RFC 9110, section 9.3.7: OPTIONS * is about the server as a whole.

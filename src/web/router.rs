@@ -130,15 +130,17 @@ impl<V> Route<V> {
         let mut found = Parameters::default();
         let mut rest = Some(path);
         for segment in &self.segments {
-            let (text, after) = segment.cut(rest?);
-            match segment {
-                Segment::Literal(literal) if literal == text => {}
-                Segment::Parameter(converter, name) if converter.accepts(text) => {
+            rest = match segment {
+                Segment::Literal(literal) => after_literal(rest?, literal)?,
+                Segment::Parameter(converter, name) => {
+                    let (text, after) = converter.cut(rest?);
+                    if !converter.accepts(text) {
+                        return None;
+                    }
                     found.pairs.push((name.clone(), text.to_string()));
+                    after
                 }
-                _ => return None,
-            }
-            rest = after;
+            };
         }
         rest.is_none().then_some(found)
     }
@@ -214,11 +216,22 @@ impl Segment {
             _ => false,
         }
     }
+}
 
-    /// The text of a path that this segment stands against, and what is behind the next slash.
-    fn cut<'p>(&self, path: &'p str) -> (&'p str, Option<&'p str>) {
+/// What is behind this segment and the next slash, if the path begins so. Most patterns of a table
+/// fail here, at their first letter.
+fn after_literal<'p>(path: &'p str, literal: &str) -> Option<Option<&'p str>> {
+    match path.strip_prefix(literal)? {
+        "" => Some(None),
+        after => after.strip_prefix('/').map(Some),
+    }
+}
+
+impl Converter {
+    /// The text that it stands against at the start of a path, and what is behind the next slash.
+    fn cut(self, path: &str) -> (&str, Option<&str>) {
         match (self, path.split_once('/')) {
-            (Segment::Parameter(Converter::Path, _), _) | (_, None) => (path, None),
+            (Converter::Path, _) | (_, None) => (path, None),
             (_, Some((text, after))) => (text, Some(after)),
         }
     }
