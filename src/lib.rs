@@ -70,9 +70,10 @@ pub mod running {
 
 /// Part VII. Real applications.
 pub mod python {
-    pub mod worker; // chapter 41
-    pub mod wsgi_host; // chapter 42
-    pub mod asgi_host; // chapter 43
+    pub mod lane; // chapter 41
+    pub mod worker; // chapter 42
+    pub mod wsgi_host; // chapter 43
+    pub mod asgi_host; // chapter 44
 }
 
 /// The site that shows it all. It may use everything above it, and nothing uses it.

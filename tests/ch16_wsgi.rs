@@ -170,7 +170,7 @@ fn environ_app<'a>(environ: Environ<'a>, start_response: StartResponse<'a>) -> C
     start_response.call("200 OK", PLAIN)?;
     let mut lines = Vec::new();
     for (name, value) in environ.variables() {
-        assert_eq!(environ.get(&name).as_deref(), Some(value.as_str()));
+        assert_eq!(environ.get(&name).as_deref(), Some(&*value));
         lines.push(format!("{name}={value}\n"));
     }
     Ok(Box::new(vec![lines.concat().into_bytes()].into_iter()))

@@ -139,7 +139,7 @@ fn matrix_pyramid_by_wsgi() {
 #[test]
 #[ignore = "needs GLASSHOUSE_PYTHON"]
 fn matrix_django_and_its_admin_by_wsgi() {
-    let Some(django) = Hosted::wsgi("django_app") else { return };
+    let Some(django) = Hosted::wsgi("django_app:application") else { return };
     try_django(&django);
 }
 

@@ -143,25 +143,25 @@ pub struct Environ<'a> {
     added: Vec<(String, String)>,
 }
 
-type Find = fn(&Environ) -> String;
+type Find = for<'e> fn(&'e Environ) -> Cow<'e, str>;
 
 /// The variables that every request has, and how each is found. PEP 3333, "environ Variables".
 const VARIABLES: &[(&str, Find)] = &[
-    ("REQUEST_METHOD", |environ| environ.head.method.as_str().to_string()),
-    ("SCRIPT_NAME", |environ| environ.gateway.script_name.clone()),
+    ("REQUEST_METHOD", |environ| environ.head.method.as_str().into()),
+    ("SCRIPT_NAME", |environ| environ.gateway.script_name.as_str().into()),
     ("PATH_INFO", |environ| native(&environ.path_info)),
-    ("QUERY_STRING", |environ| environ.head.target.query().unwrap_or_default().to_string()),
-    ("SERVER_NAME", |environ| server_name(environ.server().ip())),
-    ("SERVER_PORT", |environ| environ.server().port().to_string()),
-    ("SERVER_PROTOCOL", |environ| protocol(environ.head.version).to_string()),
-    ("REMOTE_ADDR", |environ| environ.peer().ip().to_string()),
-    ("REMOTE_PORT", |environ| environ.peer().port().to_string()),
-    ("wsgi.version", |_| "(1, 0)".to_string()),
-    ("wsgi.url_scheme", |environ| environ.scheme.to_string()),
-    ("wsgi.multithread", |environ| python_bool(environ.many_threads)),
-    ("wsgi.multiprocess", |environ| python_bool(environ.gateway.many_processes)),
-    ("wsgi.run_once", |_| python_bool(false)),
-    ("wsgi.input_terminated", |_| python_bool(true)),
+    ("QUERY_STRING", |environ| environ.head.target.query().unwrap_or_default().into()),
+    ("SERVER_NAME", |environ| server_name(environ.server().ip()).into()),
+    ("SERVER_PORT", |environ| environ.server().port().to_string().into()),
+    ("SERVER_PROTOCOL", |environ| protocol(environ.head.version).into()),
+    ("REMOTE_ADDR", |environ| environ.peer().ip().to_string().into()),
+    ("REMOTE_PORT", |environ| environ.peer().port().to_string().into()),
+    ("wsgi.version", |_| "(1, 0)".into()),
+    ("wsgi.url_scheme", |environ| environ.scheme.into()),
+    ("wsgi.multithread", |environ| python_bool(environ.many_threads).into()),
+    ("wsgi.multiprocess", |environ| python_bool(environ.gateway.many_processes).into()),
+    ("wsgi.run_once", |_| python_bool(false).into()),
+    ("wsgi.input_terminated", |_| python_bool(true).into()),
 ];
 
 /// Two fields have a variable of their own, without `HTTP_`. RFC 3875, sections 4.1.2 and 4.1.3.
@@ -169,8 +169,11 @@ const OWN_NAMES: &[(&str, Token)] =
     &[("CONTENT_TYPE", CONTENT_TYPE), ("CONTENT_LENGTH", CONTENT_LENGTH)];
 
 /// Bytes as a native string.
-fn native(bytes: &[u8]) -> String {
-    bytes.iter().map(|&byte| char::from(byte)).collect()
+pub fn native(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if text.is_ascii() => Cow::Borrowed(text),
+        _ => Cow::Owned(bytes.iter().map(|&byte| char::from(byte)).collect()),
+    }
 }
 
 // server-name = hostname / ipv4-address / ( "[" ipv6-address "]" )        RFC 3875, section 4.1.14
@@ -188,8 +191,8 @@ fn protocol(version: Version) -> &'static str {
     }
 }
 
-fn python_bool(value: bool) -> String {
-    if value { "True".to_string() } else { "False".to_string() }
+fn python_bool(value: bool) -> &'static str {
+    if value { "True" } else { "False" }
 }
 
 /// The address at which this client has reached us. One that is bound to all of them is none.
@@ -207,12 +210,12 @@ impl Environ<'_> {
             return Some(Cow::Borrowed(value));
         }
         if let Some((_, find)) = VARIABLES.iter().find(|(key, _)| *key == name) {
-            return Some(Cow::Owned(find(self)));
+            return Some(find(self));
         }
         if let Some((_, token)) = OWN_NAMES.iter().find(|(key, _)| *key == name) {
-            return self.head.headers.get(*token).map(|value| Cow::Owned(native(value.as_bytes())));
+            return self.head.headers.get(*token).map(|value| native(value.as_bytes()));
         }
-        self.field(name.strip_prefix("HTTP_")?).map(Cow::Owned)
+        self.field(name.strip_prefix("HTTP_")?)
     }
 
     /// Sets a variable, as middleware does for the application behind it.
@@ -221,18 +224,17 @@ impl Environ<'_> {
     }
 
     /// All variables with their values, as an application in another process needs them.
-    pub fn variables(&self) -> Vec<(String, String)> {
-        let mut names: Vec<String> = vec!["HTTP_HOST".to_string()];
-        names.extend(VARIABLES.iter().map(|(name, _)| (*name).to_string()));
-        names.extend(OWN_NAMES.iter().map(|(name, _)| (*name).to_string()));
+    pub fn variables(&self) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+        let fixed = VARIABLES.iter().map(|(name, _)| *name);
+        let fixed = fixed.chain(OWN_NAMES.iter().map(|(name, _)| *name)).chain(["HTTP_HOST"]);
+        let mut names: Vec<Cow<'_, str>> = fixed.map(Cow::Borrowed).collect();
         for (name, _) in self.head.headers.iter().filter(|(name, _)| has_variable(*name)) {
             names.push("HTTP_".chars().chain(variable_name(name)).collect());
         }
-        names.extend(self.added.iter().map(|(name, _)| name.clone()));
-        names.sort();
+        names.extend(self.added.iter().map(|(name, _)| Cow::Borrowed(name.as_str())));
+        names.sort_unstable();
         names.dedup();
-        let value = |name: String| self.get(&name).map(|value| (name, value.into_owned()));
-        names.iter().cloned().filter_map(value).collect()
+        names.into_iter().filter_map(|name| self.get(&name).map(|value| (name, value))).collect()
     }
 
     /// The path as text, if its bytes are UTF-8.
@@ -261,19 +263,19 @@ impl Environ<'_> {
     }
 
     /// All values of a field, joined as PEP 3333 joins them: cookies are one list with `;`.
-    fn field(&self, name: &str) -> Option<String> {
+    fn field(&self, name: &str) -> Option<Cow<'_, str>> {
         let host = &self.head.host;
         if name == "HOST" && !host.is_empty() {
             // RFC 9112, section 3.2.2: the host in the target wins over the field.
-            return Some(host.clone());
+            return Some(Cow::Borrowed(host));
         }
         let separator = if name == "COOKIE" { "; " } else { ", " };
-        let mut joined: Option<String> = None;
+        let mut joined: Option<Cow<'_, str>> = None;
         for (field, value) in self.head.headers.iter() {
             if has_variable(field) && variable_name(field).eq(name.chars()) {
                 let value = native(value.as_bytes());
                 joined = Some(match joined {
-                    Some(first) => first + separator + &value,
+                    Some(first) => first + separator + value,
                     None => value,
                 });
             }

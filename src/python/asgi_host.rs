@@ -1,4 +1,4 @@
-//! Chapter 43: hosting ASGI. The ASGI specification 3.0, with the application in another process.
+//! Chapter 44: hosting ASGI. The ASGI specification 3.0, with the application in another process.
 //!
 //! ASGI's events are made for this: each is a value, and a value can be put into a frame. A request
 //! keeps one lane and the thread of its connection. A WebSocket speaks in both directions at once,
@@ -22,7 +22,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::gateway::asgi::{
     Application, AsgiError, Emit, Event, HttpScope, Payload, Receive, Remote, Scope,
@@ -30,7 +30,8 @@ use crate::gateway::asgi::{
 use crate::gateway::wsgi::Exception;
 use crate::http::body::Framing;
 use crate::http::headers::{CONTENT_TYPE, EXPECT, FieldValue, Headers, RETRY_AFTER, Token};
-use crate::python::worker::{Fault, Lane, LaneWriter, Pool, PythonSpec, kind};
+use crate::python::lane::{Fault, Lane, LaneWriter, kind};
+use crate::python::worker::{Pool, PythonSpec};
 use crate::websocket::frame::CloseCode;
 use crate::websocket::session::is_over;
 
@@ -156,7 +157,7 @@ impl PythonAsgi {
         let speaker = Speaker { lane, remote, over: Arc::clone(&over) };
         let builder = thread::Builder::new().name("speaker".to_string()).stack_size(64 * 1024);
         let speaker = builder.spawn(move || speaker.speak())?;
-        let heard = pass_on(receive, writer, &over);
+        let heard = pass_on(receive, writer, &over, self.pool.spec().timeout);
         let spoken = speaker.join().unwrap_or_else(|_| Err("a thread has panicked".into()));
         heard.and(spoken)
     }
@@ -389,29 +390,37 @@ fn parse_fields(payload: &[u8]) -> Result<(String, Headers), Exception> {
 }
 
 /// The connection's own thread: tells the worker what the client says, until the client has gone.
-/// If the worker does not take it, the client has to wait.
+/// If the worker does not take it, the client has to wait. What a client has left behind need not
+/// be taken for ever: `patience` is for that.
 fn pass_on(
     receive: &mut dyn Receive,
     mut writer: LaneWriter,
     over: &AtomicBool,
+    patience: Duration,
 ) -> Result<(), Exception> {
     let result = loop {
-        let sent = match receive.receive() {
-            Ok(Event::WebsocketReceive(Payload::Text(text))) => {
-                writer.send(&[(TEXT, text.as_bytes())])
-            }
-            Ok(Event::WebsocketReceive(Payload::Bytes(bytes))) => writer.send(&[(BYTES, &bytes)]),
+        let (kind, payload) = match receive.receive() {
+            Ok(Event::WebsocketReceive(Payload::Text(text))) => (TEXT, text.into_bytes()),
+            Ok(Event::WebsocketReceive(Payload::Bytes(bytes))) => (BYTES, bytes),
             Ok(Event::WebsocketDisconnect(code, reason)) => {
                 over.store(true, Ordering::SeqCst);
-                let close = [&code.to_be_bytes(), reason.as_bytes()].concat();
-                let _ = writer.send(&[(CLOSE, &close)]);
-                break Ok(());
+                (CLOSE, [&code.to_be_bytes(), reason.as_bytes()].concat())
             }
             Ok(other) => break Err(AsgiError::NotAnAnswer(other.name()).into()),
             Err(error) => break Err(error),
         };
+        let since = Instant::now();
+        let is_wanted = || {
+            let is_left = kind == CLOSE || receive.has_hung_up();
+            let is_wanted = since.elapsed() < patience || !is_left;
+            over.fetch_or(!is_wanted, Ordering::SeqCst);
+            is_wanted
+        };
         // If the worker has gone, the other thread knows it too, and is saying goodbye.
-        let _ = sent;
+        let _ = writer.send_while(&[(kind, &payload)], is_wanted);
+        if kind == CLOSE {
+            break Ok(());
+        }
     };
     // The worker still reads what has been written. The application may take its time.
     writer.cut();

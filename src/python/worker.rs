@@ -1,4 +1,4 @@
-//! Chapter 41: workers. A Python process that stays, and the lanes that lead to it.
+//! Chapter 42: workers. A Python process that stays, and who chooses it, watches it, replaces it.
 //!
 //! ```text
 //!   server                                              worker: python3, one thread
@@ -8,12 +8,10 @@
 //!     watcher  ◄─── control ───── its stdin             "ready", or why it cannot start
 //!                                                       ends when the other end has gone
 //!
-//!   a frame:     kind: u8    length: u32, big-endian    payload
+//!   a worker:    started ──► ready ──► leaving ──► buried ──► its successor is started
+//!                   │          └── silent for too long, or dead ──┘
+//!                   └── why it cannot start
 //! ```
-//!
-//! A lane is a connection that carries one request at a time. Who uses it waits for the answer;
-//! between requests it lies idle, for the next thread. The kernel keeps what waits: requests of
-//! several lanes queue up before a worker, and a worker that writes faster than it is read sleeps.
 //!
 //! This chapter needs Unix: the private socket is a file.
 #![cfg(unix)]
@@ -23,21 +21,20 @@ use std::fmt;
 use std::fs::{self, DirBuilder};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http::exchange::Handler;
 use crate::http::server::{Server, log_or_give_up};
+use crate::python::lane::{Fault, Health, Keeper, Lane, Line, PREFIX, TICK, is_timeout, kind};
 use crate::socket::system::{self, Signal};
 
 /// What is hosted, by how many workers, and what is put up with.
@@ -95,68 +92,6 @@ impl PythonSpec {
     }
 }
 
-/// The kinds of frames that all workers know. Each kind of host adds its own.
-pub mod kind {
-    /// On the control line: the worker is ready.
-    pub const READY: u8 = b'+';
-    /// On the control line: why it cannot start. On a lane: the application has failed.
-    pub const FAILED: u8 = b'!';
-    /// On a lane: end, when all has been answered. There is no answer.
-    pub const QUIT: u8 = b'Q';
-    /// On a lane: are you there? The answer is the same.
-    pub const PING: u8 = b'?';
-}
-
-/// The bytes in front of each payload: its kind, and its length.
-pub const PREFIX: usize = 5;
-
-/// Appends a frame to `out`.
-///
-/// # Errors
-/// If the length of the payload does not fit in 32 bits.
-pub fn push_frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(payload.len()).map_err(|_| ErrorKind::InvalidInput)?;
-    out.push(kind);
-    out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(payload);
-    Ok(())
-}
-
-/// Why a request got no answer from a worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    /// No worker was free in time.
-    Busy,
-    /// The worker has ended, or has said something that makes no sense.
-    Died,
-    /// The worker gave no sign of life, and was killed.
-    Hung,
-}
-
-impl Fault {
-    /// The status for it, if the head of the answer has not been sent. RFC 9110, sections 15.6.3
-    /// to 15.6.5.
-    pub fn status(self) -> &'static str {
-        match self {
-            Fault::Busy => "503 Service Unavailable",
-            Fault::Died => "502 Bad Gateway",
-            Fault::Hung => "504 Gateway Timeout",
-        }
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str(match self {
-            Fault::Busy => "no Python worker was free in time",
-            Fault::Died => "the Python worker ended before its answer was complete",
-            Fault::Hung => "the Python worker gave no sign of life, and was replaced",
-        })
-    }
-}
-
-impl std::error::Error for Fault {}
-
 /// Why a worker does not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -201,18 +136,21 @@ pub struct Pool {
 struct House {
     spec: PythonSpec,
     folder: Folder,
-    /// Times are kept in milliseconds since then.
-    built: Instant,
     staff: Mutex<Staff>,
     /// A worker has been freed, or is ready; or all shall end.
     news: Condvar,
 }
 
 /// What changes, behind the one lock.
+#[derive(Default)]
 struct Staff {
     members: Vec<Member>,
     /// How many have been started: the next generation.
     hired: u64,
+    /// How many watches have begun.
+    watches: u64,
+    /// For each number, from 1 on: the watch that counts. Earlier ones have a successor.
+    in_force: Vec<u64>,
     /// How many threads wait for a worker.
     waiting: usize,
     /// How many threads look after workers.
@@ -233,26 +171,19 @@ struct Member {
 struct Worker {
     number: usize,
     generation: u64,
+    watch: u64,
     /// Where it listens. The generation is a part of it, so nobody reaches a successor by mistake.
     path: PathBuf,
     child: Mutex<Child>,
-    /// Lanes that nobody uses.
+    /// Lines that no lane uses.
     idle: Mutex<Vec<Line>>,
-    /// When it last gave a sign of life, or was given something to do.
-    progress: AtomicU64,
-    /// It waits for a client, and so its silence is not its fault.
-    excused: AtomicBool,
-    hung: AtomicBool,
-    /// Until then it is given nothing more to do: it is probably dead, and not yet buried.
-    avoided_until: AtomicU64,
+    health: Health,
+    house: Weak<House>,
 }
 
 /// A busy worker that has shown progress within this time is given more to do: its queue keeps it
 /// from falling asleep between two short requests. One that has not may be at it for long.
 const BRISK: Duration = Duration::from_millis(10);
-
-/// How often a thread that watches a worker looks around.
-const TICK: Duration = Duration::from_millis(100);
 
 /// How long a worker may take to end, after it was told to.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -268,17 +199,16 @@ impl Pool {
     pub fn start(mut spec: PythonSpec) -> Result<Pool, StartError> {
         spec.workers = spec.workers.max(1);
         let folder = Folder::new().map_err(StartError::System)?;
-        let staff =
-            Staff { members: Vec::new(), hired: 0, waiting: 0, watchers: 0, stopping: false };
-        let (built, staff, news) = (Instant::now(), Mutex::new(staff), Condvar::new());
-        let pool = Pool { house: Arc::new(House { spec, folder, built, staff, news }) };
+        let staff = Staff { in_force: vec![0; spec.workers], ..Staff::default() };
+        let house = House { spec, folder, staff: Mutex::new(staff), news: Condvar::new() };
+        let pool = Pool { house: Arc::new(house) };
         let (report, reports) = mpsc::channel();
         for number in 1..=pool.house.spec.workers {
             pool.house.keep(number, report.clone()).map_err(StartError::System)?;
         }
         drop(report);
         // If one fails, the pool is dropped, and with it those that did start.
-        reports.iter().collect::<Result<(), StartError>>()?;
+        reports.iter().collect::<Result<Vec<u64>, StartError>>()?;
         Ok(pool)
     }
 
@@ -291,7 +221,7 @@ impl Pool {
     /// [`PythonSpec::timeout`].
     ///
     /// # Errors
-    /// [`Fault::Busy`].
+    /// [`Fault::Busy`]. RFC 9110, section 15.6.4.
     pub fn lane(&self) -> Result<Lane, Fault> {
         let deadline = Instant::now() + self.house.spec.timeout;
         loop {
@@ -299,15 +229,13 @@ impl Pool {
             let idle = lock(&worker.idle).pop();
             let line = match idle {
                 Some(line) => Ok(line),
-                None => Line::open(&worker.path),
+                None => Line::open(&worker.path, self.house.spec.largest_frame),
             };
-            let house = Arc::clone(&self.house);
-            let lane = Lane { line: line.ok(), worker, house, shared: false };
-            if lane.line.is_some() {
-                return Ok(lane);
+            match line {
+                Ok(line) => return Ok(Lane::new(line, worker)),
+                // It has died, and its watcher is about to notice.
+                Err(_) => worker.release(),
             }
-            // It has died, and its watcher is about to notice.
-            drop(lane);
             if Instant::now() >= deadline {
                 return Err(Fault::Busy);
             }
@@ -323,7 +251,7 @@ impl Pool {
             let started = self.house.keep(number, report).map_err(StartError::System);
             let ready = started.and_then(|()| reports.recv().unwrap_or(Err(StartError::Stopping)));
             match ready {
-                Ok(()) => self.house.lock().retire_all_but_the_last(number),
+                Ok(watch) => self.house.lock().puts_in_force(number, watch),
                 Err(error) => {
                     log(&format!("{error}\nthe successor does not start: those who serve stay"));
                     return;
@@ -379,39 +307,20 @@ impl House {
         lock(&self.staff)
     }
 
-    fn now(&self) -> u64 {
-        u64::try_from(self.built.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn silence(&self, worker: &Worker) -> Duration {
-        let since = self.now().saturating_sub(worker.progress.load(Ordering::Relaxed));
-        Duration::from_millis(since)
-    }
-
-    fn is_brisk(&self, worker: &Worker) -> bool {
-        !worker.excused.load(Ordering::Relaxed) && self.silence(worker) < BRISK
-    }
-
-    fn excuse(&self, worker: &Worker, excused: bool) {
-        worker.progress.store(self.now(), Ordering::Relaxed);
-        worker.excused.store(excused, Ordering::Relaxed);
-    }
-
     /// The worker that has least to do, counted as one request busier.
     fn choose(&self, deadline: Instant) -> Result<Arc<Worker>, Fault> {
         let mut staff = self.lock();
         loop {
             let may_have_more = |member: &&mut Member| {
                 let worker = &member.worker;
-                let brisk = || self.spec.many_at_once || self.is_brisk(worker);
-                let avoided = self.now() < worker.avoided_until.load(Ordering::Relaxed);
-                let stays = member.leaving.is_none() && !avoided;
+                let brisk = || self.spec.many_at_once || worker.is_brisk();
+                let stays = member.leaving.is_none() && worker.health.is_trusted();
                 stays && (member.busy == 0 || brisk())
             };
             let chosen = staff.members.iter_mut().filter(may_have_more).min_by_key(|m| m.busy);
             if let Some(member) = chosen {
                 if member.busy == 0 {
-                    member.worker.progress.store(self.now(), Ordering::Relaxed);
+                    member.worker.health.shows_life();
                 }
                 member.busy += 1;
                 return Ok(Arc::clone(&member.worker));
@@ -427,9 +336,9 @@ impl House {
         }
     }
 
-    fn free(&self, worker: &Worker) {
+    fn free(&self, generation: u64) {
         let mut staff = self.lock();
-        if let Some(member) = staff.member(worker.generation) {
+        if let Some(member) = staff.member(generation) {
             member.busy = member.busy.saturating_sub(1);
         }
         if staff.waiting > 0 {
@@ -442,13 +351,18 @@ impl House {
     fn keep(
         self: &Arc<House>,
         number: usize,
-        report: Sender<Result<(), StartError>>,
+        report: Sender<Result<u64, StartError>>,
     ) -> io::Result<()> {
         let house = Arc::clone(self);
-        self.lock().watchers += 1;
+        let watch = {
+            let mut staff = self.lock();
+            staff.watchers += 1;
+            staff.watches += 1;
+            staff.watches
+        };
         let builder = thread::Builder::new().name(format!("python {number}"));
         let spawned = builder.spawn(move || {
-            house.look_after(number, report);
+            house.look_after(number, watch, report);
             house.lock().watchers -= 1;
             house.news.notify_all();
         });
@@ -458,17 +372,22 @@ impl House {
         spawned.map(drop)
     }
 
-    fn look_after(&self, number: usize, report: Sender<Result<(), StartError>>) {
+    fn look_after(
+        self: &Arc<House>,
+        number: usize,
+        watch: u64,
+        report: Sender<Result<u64, StartError>>,
+    ) {
         let mut report = Some(report);
         let mut failures = 0;
         loop {
-            match self.hire(number) {
+            match self.hire(number, watch) {
                 Ok((worker, control)) => {
                     if let Some(report) = report.take() {
-                        let _ = report.send(Ok(()));
+                        let _ = report.send(Ok(watch));
                     }
                     let ready = Instant::now();
-                    if !self.watch(&worker, &control) {
+                    if !self.stay_with(&worker, &control) {
                         return;
                     }
                     failures = if ready.elapsed() < YOUNG { failures + 1 } else { 0 };
@@ -482,19 +401,19 @@ impl House {
                     failures += 1;
                 }
             }
-            if !self.pause(failures) {
+            if !self.pause(failures, number, watch) {
                 return;
             }
         }
     }
 
-    /// Waits before the next start, longer after each failure. False if all shall end.
-    fn pause(&self, failures: u32) -> bool {
+    /// Waits before the next start, longer after each failure. False if there shall be none.
+    fn pause(&self, failures: u32, number: usize, watch: u64) -> bool {
         let factor = if failures == 0 { 0 } else { 2_u32.saturating_pow(failures - 1) };
         let pause = self.spec.first_pause.saturating_mul(factor).min(self.spec.longest_pause);
         let until = Instant::now() + pause;
         let mut staff = self.lock();
-        while !staff.stopping {
+        while !staff.stopping && !staff.is_outdated(number, watch) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return true;
@@ -506,7 +425,11 @@ impl House {
     }
 
     /// Starts a process, and waits until it is ready. Then it is one of the members.
-    fn hire(&self, number: usize) -> Result<(Arc<Worker>, UnixStream), StartError> {
+    fn hire(
+        self: &Arc<House>,
+        number: usize,
+        watch: u64,
+    ) -> Result<(Arc<Worker>, UnixStream), StartError> {
         let generation = {
             let mut staff = self.lock();
             staff.hired += 1;
@@ -532,15 +455,15 @@ impl House {
             number,
             generation,
             path,
+            watch,
             child: Mutex::new(child),
             idle: Mutex::new(Vec::new()),
-            progress: AtomicU64::new(self.now()),
-            excused: AtomicBool::new(false),
-            hung: AtomicBool::new(false),
-            avoided_until: AtomicU64::new(0),
+            health: Health::default(),
+            house: Arc::downgrade(self),
         });
         let mut staff = self.lock();
-        let leaving = staff.stopping.then(Instant::now);
+        let is_late = staff.stopping || staff.is_outdated(number, watch);
+        let leaving = is_late.then(Instant::now);
         staff.members.push(Member { worker: Arc::clone(&worker), busy: 0, leaving });
         self.news.notify_all();
         Ok((worker, control))
@@ -577,7 +500,7 @@ impl House {
     }
 
     /// Stays with a worker until it ends. True if it shall have a successor.
-    fn watch(&self, worker: &Arc<Worker>, control: &UnixStream) -> bool {
+    fn stay_with(&self, worker: &Worker, control: &UnixStream) -> bool {
         let mut pulse = Pulse::default();
         loop {
             let mut byte = [0];
@@ -594,7 +517,11 @@ impl House {
                 dismiss(worker);
                 break;
             }
-            if self.spec.many_at_once && !pulse.beats(worker, self.spec.timeout) {
+            let lives = match self.spec.many_at_once {
+                true => pulse.beats(worker, self.spec.timeout),
+                false => !self.is_silent_for_too_long(worker),
+            };
+            if !lives {
                 self.kill(worker);
             }
         }
@@ -609,10 +536,16 @@ impl House {
         member.leaving.is_some_and(|since| member.busy == 0 || since.elapsed() >= patience)
     }
 
-    /// A worker that gives no sign of life can only be killed.
+    /// Whether something is wanted of it, and it has said nothing for too long.
+    fn is_silent_for_too_long(&self, worker: &Worker) -> bool {
+        let mut staff = self.lock();
+        let is_busy = staff.member(worker.generation).is_some_and(|member| member.busy > 0);
+        is_busy && worker.health.silence().is_some_and(|silence| silence >= self.spec.timeout)
+    }
+
+    /// A worker that gives no sign of life can only be killed. Its lanes end with it.
     fn kill(&self, worker: &Worker) {
-        worker.avoided_until.store(u64::MAX, Ordering::Relaxed);
-        if !worker.hung.swap(true, Ordering::SeqCst) {
+        if worker.health.end(Fault::Hung) {
             let limit = self.spec.timeout;
             log(&format!("{} gave no sign of life for {limit:?}: killed", worker.name()));
             let _ = lock(&worker.child).kill();
@@ -625,6 +558,7 @@ impl House {
         let _ = child.kill();
         let end = child.wait().map_or_else(|error| error.to_string(), |end| end.to_string());
         drop(child);
+        worker.health.end(Fault::Died);
         let _ = fs::remove_file(&worker.path);
         lock(&worker.idle).clear();
         let mut staff = self.lock();
@@ -639,14 +573,23 @@ impl House {
 }
 
 impl Staff {
-    fn retire_all_but_the_last(&mut self, number: usize) {
-        let of_number = |member: &&mut Member| member.worker.number == number;
-        let mut of_number: Vec<&mut Member> = self.members.iter_mut().filter(of_number).collect();
-        of_number.sort_by_key(|member| member.worker.generation);
-        of_number.pop();
-        for member in of_number {
-            member.leaving.get_or_insert_with(Instant::now);
+    /// From now on this watch counts for the number, and the workers of earlier ones leave. A
+    /// worker that one of those is starting leaves as soon as it is ready.
+    fn puts_in_force(&mut self, number: usize, watch: u64) {
+        if let Some(in_force) = self.in_force.get_mut(number - 1) {
+            *in_force = watch.max(*in_force);
         }
+        for place in 0..self.members.len() {
+            let worker = self.members.get(place).map(|member| &member.worker);
+            let leaves = worker.is_some_and(|w| self.is_outdated(w.number, w.watch));
+            if let Some(member) = self.members.get_mut(place).filter(|_| leaves) {
+                member.leaving.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    fn is_outdated(&self, number: usize, watch: u64) -> bool {
+        self.in_force.get(number - 1).is_some_and(|in_force| watch < *in_force)
     }
 
     fn member(&mut self, generation: u64) -> Option<&mut Member> {
@@ -658,11 +601,32 @@ impl Worker {
     fn name(&self) -> String {
         format!("python worker {} (pid {})", self.number, lock(&self.child).id())
     }
+
+    fn is_brisk(&self) -> bool {
+        self.health.silence().is_some_and(|silence| silence < BRISK)
+    }
+}
+
+impl Keeper for Worker {
+    fn health(&self) -> &Health {
+        &self.health
+    }
+
+    fn put_away(&self, line: Line) {
+        lock(&self.idle).push(line);
+    }
+
+    fn release(&self) {
+        if let Some(house) = self.house.upgrade() {
+            house.free(self.generation);
+        }
+    }
 }
 
 /// Tells a worker to end, and waits until it has, or is killed.
 fn dismiss(worker: &Worker) {
-    let told = Line::open(&worker.path).and_then(|mut line| line.send(&[(kind::QUIT, b"")]));
+    let told =
+        Line::open(&worker.path, PREFIX).and_then(|mut line| line.send(&[(kind::QUIT, b"")]));
     let deadline = Instant::now() + LAST_WORDS;
     while told.is_ok() && Instant::now() < deadline {
         if !matches!(lock(&worker.child).try_wait(), Ok(None)) {
@@ -689,7 +653,7 @@ impl Pulse {
         if let Some(asked) = self.asked {
             let line = self.line.as_mut();
             let answer =
-                line.map(|line| line.read(Some(Duration::from_millis(1)), &mut Vec::new(), PREFIX));
+                line.map(|line| line.read(Some(Duration::from_millis(1)), &mut Vec::new()));
             if matches!(answer, Some(Ok(Some(kind::PING)))) {
                 (self.asked, self.answered) = (None, Some(Instant::now()));
             }
@@ -700,304 +664,12 @@ impl Pulse {
         }
         self.asked = Some(Instant::now());
         if self.line.is_none() {
-            self.line = Line::open(&worker.path).ok();
+            self.line = Line::open(&worker.path, PREFIX).ok();
         }
         // If it cannot be sent there will be no answer, and no sign of life.
         let _ = self.line.as_mut().map(|line| line.send(&[(kind::PING, b"")]));
         true
     }
-}
-
-/// The use of a worker, for one request. Dropping it closes the connection, by which the worker
-/// learns that nobody wants the rest of its answer.
-pub struct Lane {
-    line: Option<Line>,
-    worker: Arc<Worker>,
-    house: Arc<House>,
-    /// Another thread writes to it too.
-    shared: bool,
-}
-
-impl Lane {
-    /// Sends frames, in one write. As long as this fails for a request, the worker has not got all
-    /// of it, and so has not begun with it.
-    ///
-    /// # Errors
-    /// The worker has died, or hangs.
-    pub fn send(&mut self, frames: &[(u8, &[u8])]) -> Result<(), Fault> {
-        let Some(line) = &mut self.line else { return Err(Fault::Died) };
-        let mut begun = line.gather(frames).map_err(|_| Fault::Died)?;
-        loop {
-            match line.send_some(&mut begun) {
-                Ok(true) => return Ok(()),
-                Ok(false) => self.house.be_patient(&self.worker)?,
-                Err(_) => return Err(self.house.fault(&self.worker)),
-            }
-        }
-    }
-
-    /// Waits for a frame. Returns its kind; the payload replaces what is in `payload`. If the
-    /// worker answers one request at a time, silence is not put up with for ever.
-    ///
-    /// # Errors
-    /// The worker has died, or hangs.
-    pub fn read(&mut self, payload: &mut Vec<u8>) -> Result<u8, Fault> {
-        loop {
-            if let Some(kind) = self.read_within(TICK, payload)? {
-                return Ok(kind);
-            }
-            self.house.be_patient(&self.worker)?;
-        }
-    }
-
-    /// Like [`Lane::read`], but gives up if no byte of a frame comes in this time. Says nothing
-    /// about whether the worker hangs.
-    ///
-    /// # Errors
-    /// The worker has died, or hangs.
-    pub fn read_within(
-        &mut self,
-        limit: Duration,
-        payload: &mut Vec<u8>,
-    ) -> Result<Option<u8>, Fault> {
-        let Some(line) = &mut self.line else { return Err(Fault::Died) };
-        let result = line.read(Some(limit), payload, self.house.spec.largest_frame);
-        match result {
-            Ok(None) => Ok(None),
-            Ok(Some(kind)) => {
-                self.worker.progress.store(self.house.now(), Ordering::Relaxed);
-                Ok(Some(kind))
-            }
-            // The other thread may have cut it.
-            Err(_) if self.shared && !self.worker.hung.load(Ordering::SeqCst) => Err(Fault::Died),
-            Err(_) => Err(self.house.fault(&self.worker)),
-        }
-    }
-
-    /// Whether the worker now waits for a client: for the rest of a body, or because the client
-    /// takes the answer slowly. Its silence is then not its fault.
-    pub fn excuse(&self, excused: bool) {
-        self.house.excuse(&self.worker, excused);
-    }
-
-    /// A second end for another thread to write with. A lane of two threads is never
-    /// used again.
-    ///
-    /// # Errors
-    /// If there is no descriptor left.
-    pub fn writer(&mut self) -> io::Result<LaneWriter> {
-        self.shared = true;
-        let line = self.line.as_mut().ok_or(ErrorKind::NotConnected)?;
-        let line = Line::of(line.stream.try_clone()?);
-        let (worker, house) = (Arc::clone(&self.worker), Arc::clone(&self.house));
-        Ok(LaneWriter { line, worker, house })
-    }
-
-    /// Puts the lane away for the next request. The answer must have been read to its end.
-    pub fn give_back(mut self) {
-        let line = self.line.take();
-        // A lane of two threads may have a writer that does not know that it is over.
-        if let Some(line) = line.filter(|line| !self.shared && line.is_empty()) {
-            lock(&self.worker.idle).push(line);
-        }
-    }
-}
-
-impl Drop for Lane {
-    fn drop(&mut self) {
-        if let Some(line) = &self.line {
-            let _ = line.stream.shutdown(Shutdown::Both);
-        }
-        self.house.excuse(&self.worker, false);
-        self.house.free(&self.worker);
-    }
-}
-
-impl House {
-    /// Why a lane has ended. Its worker may still be dying: it would take a request, and lose it.
-    fn fault(&self, worker: &Worker) -> Fault {
-        if worker.hung.load(Ordering::SeqCst) {
-            return Fault::Hung;
-        }
-        let soon = self.now().saturating_add(TICK.as_millis() as u64);
-        worker.avoided_until.store(soon, Ordering::Relaxed);
-        Fault::Died
-    }
-
-    /// Called while a worker is silent: kills it, if it has been for too long. A worker with many
-    /// requests is asked by pings instead.
-    fn be_patient(&self, worker: &Worker) -> Result<(), Fault> {
-        if self.spec.many_at_once || worker.excused.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        if self.silence(worker) < self.spec.timeout {
-            return Ok(());
-        }
-        self.kill(worker);
-        Err(Fault::Hung)
-    }
-}
-
-/// The writing end of a lane, for another thread.
-pub struct LaneWriter {
-    line: Line,
-    worker: Arc<Worker>,
-    house: Arc<House>,
-}
-
-impl LaneWriter {
-    /// Sends frames, in one write.
-    ///
-    /// # Errors
-    /// Those of the socket.
-    pub fn send(&mut self, frames: &[(u8, &[u8])]) -> io::Result<()> {
-        self.line.send(frames)
-    }
-
-    /// As [`Lane::excuse`].
-    pub fn excuse(&self, excused: bool) {
-        self.house.excuse(&self.worker, excused);
-    }
-
-    /// Ends the lane, for both ends: whoever reads from it is woken.
-    pub fn cut(&self) {
-        let _ = self.line.stream.shutdown(Shutdown::Both);
-    }
-}
-
-/// A connection to a worker, and what has come by it.
-struct Line {
-    stream: UnixStream,
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-    /// The read timeout that is set.
-    timeout: Option<Duration>,
-}
-
-/// Frames on their way.
-struct Begun {
-    bytes: Vec<u8>,
-    sent: usize,
-}
-
-impl Line {
-    /// Bytes that are read at once. A longer payload goes past the buffer.
-    const BUFFER: usize = 16 * 1024;
-
-    fn open(path: &Path) -> io::Result<Line> {
-        let stream = UnixStream::connect(path)?;
-        stream.set_write_timeout(Some(TICK))?;
-        Ok(Line::of(stream))
-    }
-
-    fn of(stream: UnixStream) -> Line {
-        Line { stream, buffer: Vec::new(), start: 0, end: 0, timeout: None }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.start == self.end
-    }
-
-    fn gather(&self, frames: &[(u8, &[u8])]) -> io::Result<Begun> {
-        let mut bytes =
-            Vec::with_capacity(frames.iter().map(|(_, part)| part.len() + PREFIX).sum());
-        for (kind, payload) in frames {
-            push_frame(&mut bytes, *kind, payload)?;
-        }
-        Ok(Begun { bytes, sent: 0 })
-    }
-
-    fn send(&mut self, frames: &[(u8, &[u8])]) -> io::Result<()> {
-        let mut begun = self.gather(frames)?;
-        while !self.send_some(&mut begun)? {}
-        Ok(())
-    }
-
-    /// True when all is sent; false if the other end took nothing for a while.
-    fn send_some(&mut self, begun: &mut Begun) -> io::Result<bool> {
-        loop {
-            let rest = begun.bytes.get(begun.sent..).unwrap_or_default();
-            if rest.is_empty() {
-                return Ok(true);
-            }
-            match self.stream.write(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => begun.sent += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if is_timeout(&error) => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Reads a frame. `None` if not even its first byte came in this time.
-    fn read(
-        &mut self,
-        limit: Option<Duration>,
-        payload: &mut Vec<u8>,
-        largest: usize,
-    ) -> io::Result<Option<u8>> {
-        while self.end - self.start < PREFIX {
-            if !self.fill(limit)? && self.is_empty() {
-                return Ok(None);
-            }
-        }
-        let prefix = self.buffer.get(self.start..self.start + PREFIX);
-        let Some(&[kind, a, b, c, d]) = prefix else { return Err(ErrorKind::InvalidData.into()) };
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        if length > largest {
-            return Err(io::Error::new(ErrorKind::InvalidData, "a frame is too long"));
-        }
-        self.start += PREFIX;
-        let count = length.min(self.end - self.start);
-        payload.clear();
-        let here = self.buffer.get(self.start..self.start + count);
-        payload.extend_from_slice(here.unwrap_or_default());
-        self.start += count;
-        while payload.len() < length {
-            // It keeps what it has when the time is over, and grows the vector as bytes arrive.
-            let rest = (length - payload.len()) as u64;
-            match (&self.stream).take(rest).read_to_end(payload) {
-                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-                Err(error) if !is_timeout(&error) => return Err(error),
-                _ => {}
-            }
-        }
-        Ok(Some(kind))
-    }
-
-    /// Waits for more bytes. False if none came in this time.
-    fn fill(&mut self, limit: Option<Duration>) -> io::Result<bool> {
-        if self.timeout != limit {
-            self.stream.set_read_timeout(limit)?;
-            self.timeout = limit;
-        }
-        self.make_room();
-        match self.stream.read(self.buffer.get_mut(self.end..).unwrap_or_default()) {
-            Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
-            Ok(count) => {
-                self.end += count;
-                Ok(true)
-            }
-            Err(error) if is_timeout(&error) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Moves what is left to the front.
-    fn make_room(&mut self) {
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; Line::BUFFER];
-        }
-        self.buffer.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
-    }
-}
-
-/// A read or write that has waited long enough, or was interrupted.
-fn is_timeout(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
 }
 
 /// Serves until SIGINT or SIGTERM comes, then stops gracefully: the server first, then the workers.

@@ -1,4 +1,4 @@
-//! Chapter 42: hosting WSGI. PEP 3333, with the application in another process.
+//! Chapter 43: hosting WSGI. PEP 3333, with the application in another process.
 //!
 //! To the gateway a hosted application is one like any other: a call, an iterable, a close. What
 //! it does is said to a worker in frames. `N` and `B` come only if the body is long, or the client
@@ -28,10 +28,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
-use crate::gateway::wsgi::{Application, Chunks, Environ, Exception, Iterable, StartResponse};
+use crate::gateway::wsgi::{
+    Application, Chunks, Environ, Exception, Iterable, StartResponse, native,
+};
 use crate::http::headers::{CONTENT_LENGTH, EXPECT};
 use crate::http::url::UrlError;
-use crate::python::worker::{Fault, Lane, LaneWriter, Pool, PythonSpec, kind};
+use crate::python::lane::{Fault, Lane, LaneWriter, kind};
+use crate::python::worker::{Pool, PythonSpec};
 
 /// The worker's program.
 const SCRIPT: &str = include_str!("wsgi_worker.py");
@@ -396,12 +399,4 @@ fn receive(lane: &mut Lane) -> Spooled {
     let mut payload = Vec::new();
     let kind = lane.read(&mut payload)?;
     Ok((kind, payload))
-}
-
-/// Bytes as a native string.
-fn native(bytes: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) if text.is_ascii() => Cow::Borrowed(text),
-        _ => Cow::Owned(bytes.iter().map(|&byte| char::from(byte)).collect()),
-    }
 }

@@ -48,8 +48,8 @@ class Lane:
     """A connection from the server."""
 
     def __init__(self, connection):
-        self.connection, self.lost = connection, False
-        self.file = connection.makefile("rb", PIECE)
+        self.connection, self.lost, self.over = connection, False, True
+        self.file = open(connection.fileno(), "rb", PIECE, closefd=False)
 
     def send(self, frames):
         try:
@@ -58,12 +58,17 @@ class Lane:
             self.lost = True
             raise
 
-    def receive(self):
+    def begin(self):
+        """The kind of the next frame, and the length of its payload, which is to be read."""
         prefix = self.file.read(5)
         if len(prefix) < 5:
             self.lost = True
             raise ConnectionError("the client has gone, or its body breaks a rule")
-        return prefix[:1], self.file.read(int.from_bytes(prefix[1:], "big"))
+        return prefix[:1], int.from_bytes(prefix[1:], "big")
+
+    def receive(self):
+        kind, length = self.begin()
+        return kind, self.file.read(length)
 
 
 class Body(io.RawIOBase):
@@ -79,10 +84,9 @@ class Body(io.RawIOBase):
         if self.ended:
             return 0
         self.lane.send(frame(b"N", len(buffer).to_bytes(4, "big")))
-        piece = self.lane.receive()[1]
-        buffer[: len(piece)] = piece
-        self.ended = not piece
-        return len(piece)
+        length = self.lane.begin()[1]
+        self.ended = not length
+        return self.lane.file.readinto(buffer[:length])
 
 
 class Answer:
@@ -101,12 +105,13 @@ class Answer:
                 exc_info = None  # or the frames would keep each other alive
         elif self.head is not None:
             raise AssertionError("start_response was called twice, without exc_info")
-        texts, self.has_length = [status], False
+        texts, self.length = [status], None
         for name, value in headers:
             lower = name.lower()
             if lower not in UNWANTED:
                 texts += name, value
-            self.has_length = self.has_length or lower == "content-length"
+            if lower == "content-length":
+                self.length = value
         head = "\0".join(texts) + "\0"
         if head.count("\0") != len(texts) or "\r" in head or "\n" in head:
             raise ValueError(f"a line end or a NUL in the head: {texts}")
@@ -121,6 +126,8 @@ class Answer:
         return frame(b"H", self.head) if first else b""
 
     def write(self, data):
+        if data and self.lane.over:
+            raise ValueError("the body is longer than its Content-Length")
         if data:
             head = self.prefix()
             for at in range(0, len(data), PIECE):
@@ -128,12 +135,13 @@ class Answer:
                 head = b""
 
     def finish(self, data=b""):
-        if not self.sent and len(data) > PIECE and not self.has_length:
+        if not self.sent and len(data) > PIECE and self.length is None:
             self.head += b"Content-Length\0%d\0" % len(data)
         if len(data) > PIECE:
             self.write(data)
             data = b""
         self.lane.send(self.prefix() + frame(b"E", data))
+        self.lane.over = True
 
 
 def respond(application, environ, lane):
@@ -143,10 +151,14 @@ def respond(application, environ, lane):
         if isinstance(result, (list, tuple)) and not answer.sent:
             return answer.finish(result[0] if len(result) == 1 else b"".join(result))
         for data in result:
-            answer.write(data)
+            if data and not answer.sent and answer.length == str(len(data)):
+                answer.finish(data)  # there can be no second piece, so nobody need wait for one
+            else:
+                answer.write(data)
             if answer.sent and answer.bodiless:
                 break  # nobody would see the rest, and it may have no end
-        answer.finish()
+        if not lane.over:
+            answer.finish()
     finally:
         if hasattr(result, "close"):
             result.close()
@@ -162,16 +174,18 @@ def serve(application, lane):
         body = io.BytesIO(lane.receive()[1]) if whole else io.BufferedReader(Body(lane), UPLOAD)
     except OSError:
         return False
-    names = block.decode("latin-1").split("\0")
-    environ = dict(zip(names[::2], names[1::2]), **COMMON)
-    environ["wsgi.input"] = body
+    texts = iter(block.decode("latin-1").split("\0"))
+    environ = {**COMMON, "wsgi.input": body}
+    environ.update(zip(texts, texts))  # in turn a name and its value
+    lane.over = False
     try:
         respond(application, environ, lane)
     except Exception:
         if not lane.lost:
             traceback.print_exc()
-            with contextlib.suppress(OSError):
-                lane.send(frame(b"!"))
+            if not lane.over:
+                with contextlib.suppress(OSError):
+                    lane.send(frame(b"!"))
     return not lane.lost
 
 
@@ -182,7 +196,7 @@ def load(name):
     found = importlib.import_module(module)
     if not path:
         path = "application" if hasattr(found, "application") else "app"
-    for part in path.removesuffix("()").split(".") if path else []:
+    for part in path.removesuffix("()").split("."):
         found = getattr(found, part)
     if path.endswith("()"):
         found = found()

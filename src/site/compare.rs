@@ -237,7 +237,8 @@ struct Recorder {
 
 impl wsgi::Application for Recorder {
     fn call<'a>(&self, environ: Environ<'a>, start_response: StartResponse<'a>) -> Chunks<'a> {
-        let variables = environ.variables();
+        let variables = environ.variables().into_iter();
+        let variables = variables.map(|(name, value)| (name.into(), value.into())).collect();
         self.notes.lock().unwrap_or_else(PoisonError::into_inner).description = variables;
         let chunks = wsgi::Application::call(&*self.app, environ, start_response)?;
         Notes::add(&self.notes, START_RESPONSE, String::new());

@@ -295,7 +295,10 @@ impl Receive for Handle<'_, '_> {
     }
 
     fn has_hung_up(&mut self) -> bool {
-        self.call.borrow_mut().conversation.exchange.has_hung_up()
+        let mut call = self.call.borrow_mut();
+        // Who reads for an application that is away knows it. Nobody else may touch the socket.
+        let known = call.session.as_ref().map(|session| session.desk().over);
+        known.unwrap_or_else(|| call.conversation.exchange.has_hung_up())
     }
 }
 

@@ -38,8 +38,8 @@ pub enum Work {
     Get { depth: usize },
     /// `GET /healthz` on a new connection for each request.
     Connect,
-    /// [`BODY`] bytes to `/count/`, on a new connection.
-    Upload,
+    /// So many bytes to `/count/`, on a new connection.
+    Upload { size: usize },
     /// [`BODY`] bytes from `/bytes/`, on a new connection.
     Download,
     /// A small urlencoded form to `/forms/cookie/`, which reads it and answers without a page.
@@ -68,8 +68,8 @@ impl Work {
         let (line, more) = match self {
             Work::Get { .. } => ("GET /healthz".to_string(), String::new()),
             Work::Connect => ("GET /healthz".to_string(), close.to_string()),
-            Work::Upload => {
-                ("POST /count/".to_string(), format!("{close}Content-Length: {BODY}\r\n"))
+            Work::Upload { size } => {
+                ("POST /count/".to_string(), format!("{close}Content-Length: {size}\r\n"))
             }
             Work::Download => (format!("GET /bytes/{BODY}/"), close.to_string()),
             Work::Form => {
@@ -179,7 +179,7 @@ fn learn(address: SocketAddr, work: Work) -> Result<Answer, String> {
     let text = String::from_utf8_lossy(&start);
     let good = match work {
         Work::Get { .. } | Work::Connect | Work::Form => whole_length(&text) == Some(length),
-        Work::Upload => text.contains(&format!("\n{BODY}")),
+        Work::Upload { size } => text.contains(&format!("\n{size}")),
         Work::Download => length > BODY,
         Work::Multipart => text.contains("reached"),
         Work::Echo { .. } => true,
@@ -318,7 +318,7 @@ impl Plan {
     fn buffer(&self) -> Vec<u8> {
         match self.work {
             Work::Connect => vec![0; 4096],
-            Work::Upload | Work::Download | Work::Multipart => vec![0; BLOCK],
+            Work::Upload { .. } | Work::Download | Work::Multipart => vec![0; BLOCK],
             stays => vec![0; self.answer.length * stays.depth() + SLACK],
         }
     }
@@ -448,13 +448,14 @@ fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 
 fn send(stream: &mut TcpStream, work: Work, request: &[u8]) -> io::Result<()> {
     stream.write_all(request)?;
-    if !matches!(work, Work::Upload | Work::Multipart) {
-        return Ok(());
-    }
-    let (before, after) = if work == Work::Multipart { (PART, PARTS_END) } else { ("", "") };
+    let (before, size, after) = match work {
+        Work::Upload { size } => ("", size, ""),
+        Work::Multipart => (PART, BODY, PARTS_END),
+        _ => return Ok(()),
+    };
     stream.write_all(before.as_bytes())?;
     let block = vec![b'x'; BLOCK];
-    for _ in 0..BODY / BLOCK {
+    for _ in 0..size / BLOCK {
         stream.write_all(&block)?;
     }
     stream.write_all(after.as_bytes())

@@ -33,7 +33,7 @@ pub fn start(work: Work, answer: &[u8]) -> Result<Process, String> {
         Work::Get { .. } => "keep",
         Work::Connect => "close",
         Work::Form => "form",
-        Work::Upload => "upload",
+        Work::Upload { .. } => "upload",
         Work::Multipart => "store",
         Work::Download => "download",
         Work::Echo { .. } => "echo",

@@ -27,7 +27,7 @@ use options::{Options, Rival};
 use process::Process;
 use report::Side;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 /// One line of the table.
@@ -40,12 +40,22 @@ struct Row {
     aim: Option<f64>,
 }
 
+/// A line with a Python application behind our server, instead of our own site.
+struct Hosted {
+    row: Row,
+    /// The server, and the application.
+    program: &'static str,
+    application: &'static str,
+}
+
 const GET: Work = Work::Get { depth: 1 };
 const PIPELINE: Work = Work::Get { depth: 16 };
 const PING: Work = Work::Echo { size: 32, depth: 1 };
 const PINGS: Work = Work::Echo { size: 32, depth: 16 };
 const MIDDLE: Work = Work::Echo { size: 64 << 10, depth: 1 };
 const LARGE: Work = Work::Echo { size: 1 << 20, depth: 1 };
+const UPLOAD: Work = Work::Upload { size: BODY };
+const UPLOAD_10MB: Work = Work::Upload { size: 10 << 20 };
 
 /// The whole site stands behind each answer: routes, middleware, figures. Where the kernel's work is
 /// most of a request, that shall cost no more than a tenth. With pipelining it is little, so those
@@ -59,7 +69,7 @@ const ROWS: &[Row] = &[
     Row { name: "pipeline-1",    work: PIPELINE,        connections: 1,   aim: None },
     Row { name: "pipeline-16",   work: PIPELINE,        connections: 16,  aim: None },
     Row { name: "connect-16",    work: Work::Connect,   connections: 16,  aim: Some(1.0) },
-    Row { name: "upload-1gb",    work: Work::Upload,    connections: 1,   aim: Some(0.95) },
+    Row { name: "upload-1gb",    work: UPLOAD,          connections: 1,   aim: Some(0.95) },
     Row { name: "download-1gb",  work: Work::Download,  connections: 1,   aim: Some(0.95) },
     Row { name: "form-1",        work: Work::Form,      connections: 1,   aim: Some(0.8) },
     Row { name: "form-16",       work: Work::Form,      connections: 16,  aim: Some(0.8) },
@@ -72,8 +82,32 @@ const ROWS: &[Row] = &[
     Row { name: "ws-1mb",        work: LARGE,           connections: 1,   aim: Some(0.9) },
 ];
 
+/// The same path through the server, and a second process behind it. How much that costs is no aim of
+/// a floor without one: it is for comparing two builds, or with another host of the application.
+#[rustfmt::skip]
+const HOSTED: &[Hosted] = &[
+    hosted("python-wsgi-1",    GET,         1,  SERVER,      "tests.python.hello:application"),
+    hosted("python-wsgi-16",   GET,         16, SERVER,      "tests.python.hello:application"),
+    hosted("python-asgi-1",    GET,         1,  ASGI_SERVER, "tests.python.raw_asgi:plain"),
+    hosted("python-asgi-16",   GET,         16, ASGI_SERVER, "tests.python.raw_asgi:plain"),
+    hosted("python-wsgi-10mb", UPLOAD_10MB, 4,  SERVER,      "tests.python.hello:count"),
+];
+
+const fn hosted(
+    name: &'static str,
+    work: Work,
+    connections: usize,
+    program: &'static str,
+    application: &'static str,
+) -> Hosted {
+    Hosted { row: Row { name, work, connections, aim: None }, program, application }
+}
+
 /// The server under test, built by cargo with the same profile as this program.
 const SERVER: &str = env!("CARGO_BIN_EXE_wsgi");
+
+/// The one for ASGI applications.
+const ASGI_SERVER: &str = env!("CARGO_BIN_EXE_asgi_http");
 
 /// The one that speaks WebSocket too.
 const SOCKET_SERVER: &str = env!("CARGO_BIN_EXE_asgi_ws");
@@ -111,9 +145,15 @@ fn load(options: &Options) -> Result<bool, String> {
     report::heading(options);
     let mut sound = true;
     for row in ROWS.iter().filter(|row| options.wants(row.name)) {
-        let sides = measure(row, options)?;
-        report::row(row, &sides);
-        sound &= sides.iter().all(|side| side.tally.errors == 0);
+        sound &= measure(row, None, options)?;
+    }
+    let hosted = HOSTED.iter().filter(|hosted| options.wants(hosted.row.name));
+    for Hosted { row, program, application } in hosted {
+        if has_python() {
+            sound &= measure(row, Some((program, application)), options)?;
+        } else {
+            println!("{}: skipped, there is no python3 here", row.name);
+        }
     }
     if options.wants("start") {
         start_up(options.slices)?;
@@ -127,12 +167,24 @@ fn load(options: &Options) -> Result<bool, String> {
     Ok(sound)
 }
 
-/// One row: both servers fresh, both warm, then A B A B ...
-fn measure(row: &Row, options: &Options) -> Result<[Side; 2], String> {
-    let program = if let Work::Echo { .. } = row.work { SOCKET_SERVER } else { SERVER };
+fn has_python() -> bool {
+    let mut python = Command::new("python3");
+    python.arg("-V").stdout(Stdio::null()).stderr(Stdio::null());
+    python.status().is_ok_and(|status| status.success())
+}
+
+/// One row: both servers fresh, both warm, then A B A B ... `Ok(false)`: some answer was not good.
+fn measure(row: &Row, hosted: Option<(&str, &str)>, options: &Options) -> Result<bool, String> {
+    let own = if let Work::Echo { .. } = row.work { SOCKET_SERVER } else { SERVER };
+    let program = hosted.map_or(own, |(program, _)| program);
     let folder = Folder(floor::memory_folder().join(format!("bench-{}", std::process::id())));
     let uploads = ["--uploads", &*folder.0.to_string_lossy()];
-    let flags = if row.work == Work::Multipart { &uploads[..] } else { &[] };
+    let application = hosted.map(|(_, application)| [application]);
+    let flags = match &application {
+        Some(application) => &application[..],
+        None if row.work == Work::Multipart => &uploads[..],
+        None => &[],
+    };
     let ours = server(program, flags)?;
     let our_client = Client::open(ours.address, row.work, row.connections)?;
     let (rival, address) = match &options.rival {
@@ -151,7 +203,8 @@ fn measure(row: &Row, options: &Options) -> Result<[Side; 2], String> {
             side.slice(options.time);
         }
     }
-    Ok(sides)
+    report::row(row, &sides);
+    Ok(sides.iter().all(|side| side.tally.errors == 0))
 }
 
 /// Where uploads arrive. A server that is killed would leave it behind.

@@ -1,6 +1,6 @@
 //! The command line. `cargo bench` adds `--bench`; the rest comes after its `--`.
 
-use crate::ROWS;
+use crate::{HOSTED, ROWS};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -20,6 +20,8 @@ A row's name chooses that row; a part of names, every row that contains it. Opti
     --help               this text
 Rows: get and connect ask for /healthz, form sends a small urlencoded form, multipart a file in one;
 ws rows echo messages: of 32 bytes by 1, 16, 64 connections, 16 of them at once, 64 KB, 1 MB.
+Python rows host an application of tests/python/ in one worker, and are skipped without python3; their
+processor time is that of the server alone. --server must be the same program, wsgi or asgi_http.
 The exit status is 1 if an answer was missing, short or of another status.
 ";
 
@@ -97,7 +99,7 @@ pub fn parse(arguments: &[String]) -> Result<Options, String> {
 }
 
 fn names() -> Vec<&'static str> {
-    let rows = ROWS.iter().map(|row| row.name);
+    let rows = ROWS.iter().chain(HOSTED.iter().map(|hosted| &hosted.row)).map(|row| row.name);
     rows.chain(["start", "memory"]).collect()
 }
 

@@ -123,7 +123,10 @@ fn rate(work: Work, per_second: f64) -> String {
     if let Work::Echo { size: size @ 1024.., .. } = work {
         return format!("{:.2} GB/s", per_second * size as f64 / 1e9);
     }
-    if matches!(work, Work::Upload | Work::Download | Work::Multipart) {
+    if let Work::Upload { size } = work {
+        return format!("{:.2} GB/s", per_second * size as f64 / 1e9);
+    }
+    if matches!(work, Work::Download | Work::Multipart) {
         return format!("{:.2} GB/s", per_second * BODY as f64 / 1e9);
     }
     format!("{:.1} k/s", per_second / 1e3)

@@ -106,6 +106,13 @@ def replaced(environ, start_response):
     return [b"replaced"]
 
 
+def silent(environ, start_response):
+    start_response("200 OK", TEXT)
+    yield b"begun"
+    time.sleep(5)
+    yield b"late"
+
+
 def too_late(environ, start_response):
     start_response("200 OK", TEXT)
     yield b"begun"
@@ -210,6 +217,15 @@ def was_closed(environ, start_response):
 def closes(environ, start_response):
     start_response("200 OK", TEXT)
     return Closing([b"c"] if environ["QUERY_STRING"] == "one" else [b"c", b"d"])
+
+
+def fails_when_complete(environ, start_response):
+    def fails():
+        yield b"whole"
+        raise RuntimeError("nobody waits for more")
+
+    start_response("200 OK", [*TEXT, ("Content-Length", "5")])
+    return fails()
 
 
 def closes_after_failure(environ, start_response):

@@ -252,6 +252,13 @@ async def websocket_push(scope, receive, send):
         NOTES.append(f"OSError: {error}")
 
 
+async def websocket_stone_deaf(scope, receive, send):
+    """Accepts, and neither receives nor sends."""
+    await receive()
+    await send({"type": "websocket.accept"})
+    await asyncio.sleep(6)
+
+
 async def websocket_deaf(scope, receive, send):
     """Accepts, and receives nothing for a while."""
     await receive()

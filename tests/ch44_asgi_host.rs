@@ -1,4 +1,4 @@
-//! Chapter 43: hosting ASGI. A real server in front, a real `python3` behind, and between them the
+//! Chapter 44: hosting ASGI. A real server in front, a real `python3` behind, and between them the
 //! applications of tests/python/raw_asgi.py. Without `python3` the tests say so, and pass.
 #![cfg(unix)]
 
@@ -18,11 +18,12 @@ use std::time::{Duration, Instant};
 use glasshouse::gateway::asgi::Asgi;
 use glasshouse::http::server::{Running, Server, Settings};
 use glasshouse::python::asgi_host::PythonAsgi;
-use glasshouse::python::worker::{Pool, PythonSpec, StartError, push_frame};
+use glasshouse::python::lane::push_frame;
+use glasshouse::python::worker::{Pool, PythonSpec, StartError};
 use glasshouse::websocket::session::{SessionSettings, WebSockets};
 use support::client::{Answer, Client};
 use support::watchdog::{Watchdog, watchdog};
-use support::websocket::{BINARY, PING, PONG, Peer, TEXT};
+use support::websocket::{BINARY, CLOSE, PING, PONG, Peer, TEXT};
 
 /// False if there is no interpreter, which is said once for each test.
 fn has_python() -> bool {
@@ -428,6 +429,16 @@ fn a_client_that_leaves_ends_a_stream_with_an_oserror() {
 }
 
 #[test]
+fn an_application_that_gives_no_answer_to_a_client_that_left_has_not_failed() {
+    let Some(house) = house() else { return };
+    let mut client = Client::connect(house.address);
+    client.send(get("/leave"));
+    // It reads on, so that there is somebody to see it.
+    client.finish();
+    assert_eq!(client.answer().expect("an answer").status, 499);
+}
+
+#[test]
 fn a_client_that_says_no_more_may_still_listen() {
     let Some(house) = house() else { return };
     let mut client = Client::connect(house.address);
@@ -709,6 +720,26 @@ fn an_application_that_does_not_receive_makes_its_client_wait() {
     writer.join().expect("the writer");
 }
 
+/// Without an end to it, each such client would hold two threads for as long as the application
+/// likes.
+#[test]
+fn what_a_client_has_left_behind_need_not_be_taken_for_ever() {
+    let Some(house) = house_with(PythonSpec { timeout: ms(500), ..spec("app") }) else { return };
+    let mut peer = Peer::open(house.address, "/stone_deaf");
+    let text = vec![b'x'; 100_000];
+    for _ in 0..18 {
+        assert!(peer.send(BINARY, &text));
+    }
+    peer.send(CLOSE, 1000_u16.to_be_bytes());
+    drop(peer);
+    let began = Instant::now();
+    let running = house.running.as_ref().expect("it runs");
+    while !running.lobby.is_empty() {
+        assert!(began.elapsed() < ms(5000), "the connection is still held");
+        thread::sleep(ms(20));
+    }
+}
+
 #[test]
 fn one_worker_has_sixty_websockets_open() {
     let Some(house) = house() else { return };
@@ -724,8 +755,8 @@ fn one_worker_has_sixty_websockets_open() {
 }
 
 #[test]
-#[ignore = "exercise 43.3"]
-fn exercise_43_3_a_websocket_whose_worker_dies_hears_1012() {
+#[ignore = "exercise 44.3"]
+fn exercise_44_3_a_websocket_whose_worker_dies_hears_1012() {
     let Some(house) = house() else { panic!("there is no python3 here") };
     let end = |word: &str| {
         let mut peer = Peer::open(house.address, "/echo");

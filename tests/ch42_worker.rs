@@ -1,4 +1,4 @@
-//! Chapter 41: workers. The pool is tried with a worker of a few lines, which does what a frame
+//! Chapter 42: workers. The pool is tried with a worker of a few lines, which does what a frame
 //! tells it: echo, sleep, loop, die. Without `python3` the tests say so, and pass.
 #![cfg(unix)]
 
@@ -15,11 +15,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use glasshouse::python::worker::{Fault, Lane, Pool, PythonSpec, StartError, push_frame};
+use glasshouse::python::lane::{Fault, Lane};
+use glasshouse::python::worker::{Pool, PythonSpec, StartError};
 use support::watchdog::watchdog;
 
 const SCRIPT: &str = r#"
-import os, select, socket, struct, sys, time
+import os, select, signal, socket, struct, sys, time
 
 def frame(kind, payload=b""):
     return kind + struct.pack(">I", len(payload)) + payload
@@ -63,10 +64,11 @@ while True:
         elif kind == b"S":
             time.sleep(float(payload))
             ready.sendall(frame(b"S"))
-        elif kind == b"D":
-            for byte in frame(b"D", b"drop by drop"):
-                ready.sendall(bytes([byte]))
-                time.sleep(0.001)
+        elif kind == b"G":
+            ready.sendall(frame(b"G", b"%d" % (os.getpgrp() - os.getpid())))
+        elif kind == b"H":
+            ready.sendall(frame(b"H", b"half of it")[:8])
+            os.kill(os.getpid(), signal.SIGSTOP)
         elif kind == b"L":
             while True:
                 pass
@@ -142,39 +144,7 @@ fn soon(what: &str, done: impl Fn() -> bool) {
     }
 }
 
-// Frames and lanes.
-
-#[test]
-fn a_frame_is_its_kind_its_length_and_its_payload() {
-    let mut bytes = Vec::new();
-    push_frame(&mut bytes, b'R', b"abc").expect("short enough");
-    push_frame(&mut bytes, b'E', b"").expect("short enough");
-    assert_eq!(bytes, b"R\0\0\0\x03abcE\0\0\0\0");
-}
-
-#[test]
-fn what_goes_out_comes_back_whatever_its_size() {
-    if !has_python() {
-        return;
-    }
-    let _dog = watchdog(30, "echo");
-    let pool = start(spec("any"));
-    for size in [0, 1, 5, 16_379, 16_380, 16_384, 100_000, 3_000_000] {
-        let payload = vec![b'x'; size];
-        assert!(ask_once(&pool, b'E', &payload) == Ok(payload), "{size} bytes");
-    }
-    assert_eq!(ask_once(&pool, b'D', b""), Ok(b"drop by drop".to_vec()));
-}
-
-#[test]
-fn a_frame_longer_than_allowed_ends_the_lane() {
-    if !has_python() {
-        return;
-    }
-    let pool = start(PythonSpec { largest_frame: 10, ..spec("any") });
-    assert_eq!(ask_once(&pool, b'E', b"0123456789"), Ok(b"0123456789".to_vec()));
-    assert_eq!(ask_once(&pool, b'E', b"0123456789a"), Err(Fault::Died));
-}
+// Lanes.
 
 #[test]
 fn a_lane_that_is_given_back_is_used_again_and_one_that_is_dropped_is_closed() {
@@ -186,45 +156,6 @@ fn a_lane_that_is_given_back_is_used_again_and_one_that_is_dropped_is_closed() {
     assert_eq!(who(&pool), (pid, opened));
     drop(pool.lane());
     assert_eq!(who(&pool), (pid, opened + 1));
-}
-
-#[test]
-fn a_read_within_a_time_loses_nothing_when_the_time_is_over() {
-    if !has_python() {
-        return;
-    }
-    let pool = start(spec("any"));
-    let mut lane = pool.lane().expect("a worker");
-    lane.send(&[(b'S', b"0.3"), (b'E', b"after it")]).expect("a worker");
-    let mut payload = Vec::new();
-    assert_eq!(lane.read_within(ms(20), &mut payload), Ok(None));
-    assert_eq!(lane.read(&mut payload), Ok(b'S'));
-    assert_eq!(lane.read(&mut payload), Ok(b'E'));
-    assert_eq!(payload, b"after it");
-}
-
-#[test]
-fn one_thread_reads_a_lane_while_another_writes_and_either_can_end_it() {
-    if !has_python() {
-        return;
-    }
-    let _dog = watchdog(20, "two threads");
-    let pool = start(spec("any"));
-    let mut lane = pool.lane().expect("a worker");
-    let mut writer = lane.writer().expect("a descriptor");
-    let reader = thread::spawn(move || {
-        let (mut payload, mut count) = (Vec::new(), 0);
-        while lane.read(&mut payload).is_ok() {
-            count += 1;
-        }
-        count
-    });
-    for _ in 0..100 {
-        writer.send(&[(b'E', b"there")]).expect("a worker");
-    }
-    who(&pool);
-    writer.cut();
-    assert!(reader.join().expect("it ends") <= 100);
 }
 
 // The choice of a worker.
@@ -330,6 +261,20 @@ fn a_worker_without_a_sign_of_life_is_killed_at_the_timeout_and_replaced() {
 }
 
 #[test]
+fn a_worker_that_stops_in_the_middle_of_a_frame_is_killed_too() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(20, "half a frame");
+    for many_at_once in [false, true] {
+        let pool = start(PythonSpec { timeout: ms(500), many_at_once, ..spec("any") });
+        let before = who(&pool).0;
+        assert_eq!(ask_once(&pool, b'H', b""), Err(Fault::Hung));
+        assert_ne!(who(&pool).0, before);
+    }
+}
+
+#[test]
 fn a_worker_that_waits_for_a_client_is_not_killed() {
     if !has_python() {
         return;
@@ -390,6 +335,40 @@ fn a_worker_that_ends_or_sleeps_instead_of_starting_is_an_error_and_not_tried_ag
     assert!(error.to_string().starts_with("/no/such/python3 cannot be run"), "{error}");
 }
 
+#[test]
+fn a_worker_is_not_in_the_group_that_a_terminal_interrupts() {
+    if !has_python() {
+        return;
+    }
+    // It leads a group of its own.
+    assert_eq!(ask_once(&start(spec("any")), b'G', b""), Ok(b"0".to_vec()));
+}
+
+#[test]
+#[ignore = "a part of another test"]
+fn helper_names_its_interpreter() {
+    let _ =
+        writeln!(std::io::stdout(), "python {}", PythonSpec::new("any", SCRIPT).python.display());
+}
+
+#[test]
+fn the_interpreter_is_that_of_the_virtual_environment_if_one_is_active() {
+    let own = std::env::current_exe().expect("the path of this test program");
+    for (active, expected) in
+        [(Some("/no/venv"), "/no/venv/bin/python3"), (Some(""), "python3"), (None, "python3")]
+    {
+        let mut command = Command::new(&own);
+        command.args(["--exact", "helper_names_its_interpreter", "--ignored", "--nocapture"]);
+        match active {
+            Some(folder) => command.env("VIRTUAL_ENV", folder),
+            None => command.env_remove("VIRTUAL_ENV"),
+        };
+        let said = String::from_utf8(command.output().expect("it runs").stdout).expect("text");
+        let line = format!("python {expected}");
+        assert!(said.lines().any(|own| own == line), "{said}");
+    }
+}
+
 // The end.
 
 #[test]
@@ -433,12 +412,36 @@ fn all_workers_are_replaced_one_by_one_while_a_request_finishes_on_its_own() {
     soon("the old ones end", || before.iter().all(|pid| !lives(*pid)));
 }
 
+/// Two watches look after one number for a moment. Whatever the old one starts then, leaves.
+#[test]
+fn a_worker_that_dies_while_it_is_replaced_has_one_successor_and_not_two() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(60, "replacements of the dying");
+    let pool = start(PythonSpec { first_pause: ms(1), ..spec("any") });
+    for delay in [0, 5, 10, 20, 40, 60] {
+        let before = pool.pids();
+        thread::scope(|scope| {
+            scope.spawn(|| pool.replace_all());
+            thread::sleep(ms(delay));
+            let _ = ask_once(&pool, b'X', b"");
+        });
+        soon("the others have left", || {
+            thread::sleep(ms(150));
+            pool.pids().len() == 1 && before.iter().all(|pid| !lives(*pid))
+        });
+        thread::sleep(ms(200));
+        assert_eq!(pool.pids().len(), 1, "after {delay} ms");
+    }
+}
+
 #[test]
 fn if_the_successor_does_not_start_those_who_serve_stay() {
     if !has_python() {
         return;
     }
-    let file = std::env::temp_dir().join(format!("glasshouse-ch39-{}", std::process::id()));
+    let file = std::env::temp_dir().join(format!("glasshouse-worker-{}", std::process::id()));
     fs::write(&file, "").expect("a temporary file");
     let pool = start(spec(file.to_str().expect("a path")));
     let before = pool.pids();
@@ -466,4 +469,30 @@ fn the_folder_of_a_server_that_was_killed_is_removed_by_the_next_one() {
     let _next = start(spec("any"));
     assert!(!dead.exists() && young.exists() && living.folder().exists());
     fs::remove_dir_all(young).expect("it is there");
+}
+
+/// After a rush there are as many lanes as there were requests at once.
+#[test]
+#[ignore = "exercise 42.3"]
+fn exercise_42_3_at_most_sixteen_lanes_lie_idle() {
+    if !has_python() {
+        panic!("this exercise needs python3");
+    }
+    let pool = start(PythonSpec { many_at_once: true, ..spec("any") });
+    let rush = || {
+        let mut lanes: Vec<Lane> = (0..20).map(|_| pool.lane().expect("a worker")).collect();
+        for lane in &mut lanes {
+            assert_eq!(ask(lane, b'E', b""), Ok(Vec::new()));
+        }
+        lanes.into_iter().for_each(Lane::give_back);
+    };
+    rush();
+    let before = who(&pool).1;
+    rush();
+    assert_eq!(who(&pool).1, before + 4);
+}
+
+#[test]
+fn the_exercises_start_red() {
+    support::exercises_start_red();
 }

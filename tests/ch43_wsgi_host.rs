@@ -1,4 +1,4 @@
-//! Chapter 42: hosting WSGI. The applications are `tests/python/probe.py`, which has a path for
+//! Chapter 43: hosting WSGI. The applications are `tests/python/probe.py`, which has a path for
 //! each question, and `validated.py`. Without `python3` the tests say so, and pass.
 #![cfg(unix)]
 
@@ -448,6 +448,18 @@ fn what_is_written_comes_before_what_is_returned() {
 // Closing.
 
 #[test]
+fn a_failure_behind_the_declared_length_does_not_reach_the_next_answer() {
+    if !has_python() {
+        return;
+    }
+    let house = House::open(spec("probe:application"));
+    for _ in 0..5 {
+        let answer = house.get("/fails-when-complete");
+        assert_eq!((answer.status, &*answer.text()), (200, "whole"));
+    }
+}
+
+#[test]
 fn close_is_called_whether_the_answer_is_complete_or_fails() {
     if !has_python() {
         return;
@@ -567,7 +579,7 @@ fn a_delivered_request_is_never_sent_twice() {
         return;
     }
     let house = House::open(PythonSpec { workers: 2, ..spec("probe:application") });
-    let file = env::temp_dir().join(format!("glasshouse-ch40-{}", std::process::id()));
+    let file = env::temp_dir().join(format!("glasshouse-wsgi-host-{}", std::process::id()));
     let answer = house.get(&format!("/dies?{}", file.display()));
     assert_eq!(answer.status, 502);
     assert_eq!(fs::read_to_string(&file).expect("it was called"), "once ");
@@ -590,6 +602,39 @@ fn a_killed_worker_is_502_for_its_request_and_soon_replaced() {
     assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
     assert_eq!(client.answer().expect("an answer").status, 502);
     assert_ne!(house.pid(), before);
+}
+
+#[test]
+fn workers_killed_while_they_had_nothing_to_do_cost_no_request() {
+    if !has_python() {
+        return;
+    }
+    let house = House::open(PythonSpec { workers: 2, ..spec("probe:application") });
+    let before: Vec<String> = house.pool.pids().iter().map(u32::to_string).collect();
+    // So that a lane lies idle.
+    assert_eq!(house.get("/pid").status, 200);
+    let kill = format!("kill -KILL {}", before.join(" "));
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    soon("both are dead", || before.iter().all(|pid| !lives(pid)));
+    let answer = house.get("/pid");
+    assert_eq!(answer.status, 200);
+    assert!(!before.contains(&answer.text()));
+}
+
+/// It holds its worker, and from outside it looks like a loop without an end.
+#[test]
+fn a_stream_that_falls_silent_is_cut_at_the_timeout() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(30, "a silent stream");
+    let house = House::open(PythonSpec { timeout: ms(700), ..spec("probe:application") });
+    let began = Instant::now();
+    let text = house.raw("/silent");
+    assert!(text.contains("begun") && !text.contains("late"), "{text}");
+    // The last chunk is missing.
+    assert!(!text.ends_with("0\r\n\r\n"), "{text}");
+    assert!((ms(600)..ms(3000)).contains(&began.elapsed()), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -819,4 +864,18 @@ fn ctrl_c_is_for_the_server_and_not_for_the_workers() {
     assert!(Command::new("sh").args(["-c", &interrupt]).status().expect("a shell").success());
     assert_eq!(house.pid(), pid);
     assert_eq!(house.pool.pids().len(), 1);
+}
+
+#[test]
+#[ignore = "exercise 43.3"]
+fn exercise_43_3_the_target_is_there_as_it_was_sent() {
+    let Some(house) = house() else { panic!("this exercise needs python3") };
+    let text = house.get("/environ/a%2Fb?x=%20").text();
+    let line = "REQUEST_URI='/environ/a%2Fb?x=%20'";
+    assert!(text.lines().any(|own| own == line), "{text}");
+}
+
+#[test]
+fn the_exercises_start_red() {
+    support::exercises_start_red();
 }
