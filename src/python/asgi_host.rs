@@ -62,9 +62,6 @@ const COLLECTED: usize = 128 * 1024;
 /// How often we look whether the client is still there, while the application is silent.
 const GLANCE: Duration = Duration::from_millis(500);
 
-/// How often a request is offered to a worker that turns out to be dead.
-const OFFERS: usize = 3;
-
 /// An ASGI application that lives in Python workers.
 pub struct PythonAsgi {
     pool: Arc<Pool>,
@@ -79,20 +76,6 @@ impl PythonAsgi {
     /// The application in the workers of this pool, which was started by such settings.
     pub fn new(pool: Arc<Pool>) -> PythonAsgi {
         PythonAsgi { pool }
-    }
-
-    /// Gives a request to the worker that has least to do. As long as that fails, no worker has got
-    /// all of it; from then on it is never sent again, for nobody knows what the first one has done.
-    fn deliver(&self, frames: &[(u8, &[u8])]) -> Result<Lane, Fault> {
-        let mut fault = Fault::Died;
-        for _ in 0..OFFERS {
-            let mut lane = self.pool.lane()?;
-            match lane.send(frames) {
-                Ok(()) => return Ok(lane),
-                Err(reason) => fault = reason,
-            }
-        }
-        Err(fault)
     }
 }
 
@@ -124,8 +107,8 @@ impl PythonAsgi {
         let collected = collect(scope, receive)?;
         let block = block(scope, &[]);
         let delivered = match &collected {
-            Collected::Whole(body) => self.deliver(&[(REQUEST, &block), (BODY, body)]),
-            Collected::Part(_) => self.deliver(&[(STREAMED_REQUEST, &block)]),
+            Collected::Whole(body) => self.pool.deliver(&[(REQUEST, &block), (BODY, body)]),
+            Collected::Part(_) => self.pool.deliver(&[(STREAMED_REQUEST, &block)]),
         };
         match delivered {
             Ok(lane) => Call::new(lane, receive, send, collected).listen().map(drop),
@@ -143,7 +126,7 @@ impl PythonAsgi {
         // The worker takes it for granted. ASGI WebSocket, Connect.
         receive.receive()?;
         let block = block(scope, subprotocols);
-        let lane = match self.deliver(&[(WEBSOCKET, &block)]) {
+        let lane = match self.pool.deliver(&[(WEBSOCKET, &block)]) {
             Ok(lane) => lane,
             Err(fault) => return apologize(fault, send),
         };

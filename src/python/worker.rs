@@ -191,6 +191,9 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// A worker that dies before this age has died young, and will probably do so again.
 const YOUNG: Duration = Duration::from_secs(1);
 
+/// How often a request is offered to a worker that turns out to be dead.
+const OFFERS: usize = 3;
+
 impl Pool {
     /// Starts all workers, and waits until they are ready.
     ///
@@ -241,6 +244,23 @@ impl Pool {
             }
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Gives a request to a worker, on a lane. As long as that fails, no worker has got all of it;
+    /// from then on it is never sent again, for nobody knows what the first one has done.
+    ///
+    /// # Errors
+    /// [`Fault::Busy`], or why the last worker that was tried could not take it.
+    pub fn deliver(&self, frames: &[(u8, &[u8])]) -> Result<Lane, Fault> {
+        let mut fault = Fault::Died;
+        for _ in 0..OFFERS {
+            let mut lane = self.lane()?;
+            match lane.send(frames) {
+                Ok(()) => return Ok(lane),
+                Err(reason) => fault = reason,
+            }
+        }
+        Err(fault)
     }
 
     /// Replaces all workers, one after the other: first the new one is ready, then the old one is

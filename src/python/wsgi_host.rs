@@ -60,9 +60,6 @@ const PIECE: usize = 256 * 1024;
 /// The worker cuts them at 64 KB, so this is 1 MB. Beyond it the worker has to wait.
 const SPOOLED: usize = 16;
 
-/// How often a request is offered to a worker that turns out to be dead.
-const OFFERS: usize = 3;
-
 /// A WSGI application that lives in Python workers.
 pub struct PythonWsgi {
     pool: Arc<Pool>,
@@ -78,20 +75,6 @@ impl PythonWsgi {
     pub fn new(pool: Arc<Pool>) -> PythonWsgi {
         PythonWsgi { pool }
     }
-
-    /// Gives the request to a worker. As long as that fails, no worker has got all of it; from
-    /// then on it is never sent again, for nobody knows what the first one has done.
-    fn deliver(&self, frames: &[(u8, &[u8])]) -> Result<Lane, Fault> {
-        let mut fault = Fault::Died;
-        for _ in 0..OFFERS {
-            let mut lane = self.pool.lane()?;
-            match lane.send(frames) {
-                Ok(()) => return Ok(lane),
-                Err(reason) => fault = reason,
-            }
-        }
-        Err(fault)
-    }
 }
 
 impl Application for PythonWsgi {
@@ -102,8 +85,8 @@ impl Application for PythonWsgi {
             Err(error) => return plain("400 Bad Request", &error.to_string(), &[], start_response),
         };
         let delivered = match &collected {
-            Collected::Whole(body) => self.deliver(&[(REQUEST, &block), (BODY, body)]),
-            Collected::Part(_) => self.deliver(&[(STREAMED_REQUEST, &block)]),
+            Collected::Whole(body) => self.pool.deliver(&[(REQUEST, &block), (BODY, body)]),
+            Collected::Part(_) => self.pool.deliver(&[(STREAMED_REQUEST, &block)]),
         };
         let lane = match delivered {
             Ok(lane) => lane,
