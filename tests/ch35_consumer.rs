@@ -24,7 +24,7 @@ use glasshouse::websocket::consumer::{
     ws_path,
 };
 use glasshouse::websocket::session::{SessionError, SessionSettings, WebSockets, is_over};
-use glasshouse::websocket::sha1::Sha1;
+use glasshouse::websocket::sha1::{Sha1, hex};
 use support::watchdog::{Watchdog, watchdog};
 use support::websocket::{BINARY, Peer};
 
@@ -573,8 +573,7 @@ impl WebSocketConsumer for Upload {
 
     fn receive(&mut self, text: String, channel: &Channel) -> Result<(), Exception> {
         let digest = std::mem::replace(&mut self.sha1, Sha1::new()).finish();
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        channel.send_text(format!("{text} {hex}"))
+        channel.send_text(format!("{text} {}", hex(&digest)))
     }
 }
 

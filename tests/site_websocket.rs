@@ -265,6 +265,7 @@ fn a_name_that_is_none_is_told_why() {
         "/ws/chat/a/?name=Ada%E2%80%8B",
         &format!("/ws/chat/a/?name={long}"),
         &format!("/ws/chat/{long}/?name=Ada"),
+        &format!("/ws/chat/a/?name=Ada{}", "&x".repeat(1000)),
     ] {
         let mut peer = open(&server, target);
         peer.text("Hello");
@@ -417,6 +418,14 @@ fn nobody_is_watched_without_the_token_or_anywhere_else() {
     let mut second = open(&server, &format!("/ws/frames/?watch={token}"));
     heard(&mut second);
     open(&server, &format!("/ws/chat/a/?name=Ada&watch={token}")).text("secret");
+    // Nor does a refused one say anything about what else its connection asks for.
+    let mut client = Client::connect(server.address().parse().expect("an address"));
+    let target = format!("/ws/echo/?watch={token}");
+    client.send(support::websocket::handshake(&target, "Origin: http://evil\r\n"));
+    assert_eq!(client.answer().expect("an answer").status, 403);
+    client.send(support::websocket::handshake("/ws/echo/", ""));
+    assert!(client.up_to("\r\n\r\n").starts_with("HTTP/1.1 101 "));
+    client.send(support::websocket::frame(TEXT, b"secret"));
     assert!(watcher.is_quiet(Duration::from_millis(200)));
     // A watcher that has gone is no reason to end.
     let mut peer = open(&server, &format!("/ws/echo/?watch={token}"));

@@ -60,6 +60,11 @@ impl SessionObserver for Inspector {
 
     fn refused(&self, exchange: &Exchange, status: Status) {
         self.next.refused(exchange, status);
+        // The connection can go on, and ask for another address.
+        let number = Some(exchange.link.guest.number);
+        for watcher in self.by_token().values_mut().filter(|one| one.connection == number) {
+            watcher.connection = None;
+        }
     }
 
     fn accepted(&self, exchange: &Exchange, subprotocol: Option<&str>) {

@@ -474,11 +474,8 @@ impl Sender {
     /// # Errors
     /// As [`Sender::send`].
     pub fn flush(&self) -> Result<(), SendError> {
-        match self.line.flush() {
-            State::Open => Ok(()),
-            State::Closing(_) => Err(SendError::Closed),
-            State::Lost => Err(SendError::Lost),
-        }
+        self.line.flush();
+        self.line.open().map(drop)
     }
 
     /// Sends without ever waiting: what the system does not take at once is queued, and a thread

@@ -479,15 +479,8 @@ impl Desk {
     const INBOX_BYTES: usize = 1024 * 1024;
 
     fn has_use_for_stand_in(&self) -> bool {
-        let bytes: usize = self.inbox.iter().map(length).sum();
+        let bytes: usize = self.inbox.iter().map(|message| message.payload().len()).sum();
         !self.over && self.inbox.len() < Desk::INBOX && bytes < Desk::INBOX_BYTES
-    }
-}
-
-fn length(message: &Message) -> usize {
-    match message {
-        Message::Text(text) => text.len(),
-        Message::Binary(bytes) => bytes.len(),
     }
 }
 

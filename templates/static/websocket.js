@@ -24,12 +24,13 @@ const connect = () => {
     else show(report);
   };
   frames.onclose = () => {
-    if (echo && echo.readyState === WebSocket.OPEN) echo.close(1000);
+    if (echo) echo.close(1000);
     else ended("There is no connection.");
   };
 };
 
 const open = (token) => {
+  const reports = frames;
   echo = at(`/ws/echo/?watch=${token}`);
   echo.onopen = () => {
     isOpen(true);
@@ -38,7 +39,7 @@ const open = (token) => {
   echo.onclose = ({ code, reason }) => {
     ended(`Closed with ${code}${reason && ": " + reason}.`);
     // The last report may come a moment later.
-    setTimeout(() => frames.close(1000), 500);
+    setTimeout(() => reports.close(1000), 500);
   };
 };
 
