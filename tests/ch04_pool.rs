@@ -175,6 +175,17 @@ fn eventually(what: &str, is_true: impl Fn() -> bool) {
     }
 }
 
+/// A service may hold files and locks: it must not outlive the stop until the watchman wakes up.
+#[test]
+fn the_service_is_dropped_with_the_pool_and_not_at_the_next_round() {
+    let _dog = watchdog(30, "a service that goes");
+    let deadlines = Deadlines { tick: Duration::from_secs(60), ..deadlines() };
+    let House { pool, parrot, .. } = House::open(2, 4, deadlines);
+    assert!(pool.stop(Duration::from_secs(10)));
+    drop(pool);
+    eventually("nobody else has the service", || Arc::strong_count(&parrot) == 1);
+}
+
 #[test]
 fn the_first_threads_are_as_many_as_asked_for() {
     let _dog = watchdog(10, "the first threads are as many as asked for");

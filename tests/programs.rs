@@ -357,20 +357,20 @@ fn flags_say_who_may_open_a_websocket_and_how_long_a_message_may_be() {
 // Workers.
 
 /// The pid of each worker that has said that it is ready, the newest last.
-fn workers(server: &Server) -> Vec<u32> {
+fn workers(lines: &[String]) -> Vec<u32> {
     let pid = |line: &String| {
         let (_, rest) = line.strip_suffix(") is ready")?.split_once("(pid ")?;
         rest.parse().ok()
     };
-    server.lines().iter().filter_map(pid).collect()
+    lines.iter().filter_map(pid).collect()
 }
 
 fn wait_for_workers(server: &Server, count: usize) -> Vec<u32> {
     let began = Instant::now();
-    while workers(server).len() < count && began.elapsed() < LIMIT {
+    while workers(&server.lines()).len() < count && began.elapsed() < LIMIT {
         thread::sleep(Duration::from_millis(5));
     }
-    workers(server)
+    workers(&server.lines())
 }
 
 fn signal(name: &str, pid: u32) {
@@ -451,7 +451,7 @@ fn sighup_replaces_the_workers_and_nobody_notices() {
     let server = Server::start(ASGI_HTTP, &["--workers", "2"]);
     wait_for_workers(&server, 2);
     server.process().signal("HUP");
-    while workers(&server).len() < 4 {
+    while workers(&server.lines()).len() < 4 {
         assert_eq!(get(&server, "/healthz", ""), "ok\n");
     }
     for _ in 0..20 {
@@ -497,6 +497,38 @@ fn workers_share_a_temporary_folder_that_ends_with_the_last_of_them() {
     process.signal("TERM");
     assert_eq!(process.finish(LIMIT), Some(Some(0)));
     assert_eq!(folders(), 0);
+    fs::remove_dir(&place).expect("an empty folder");
+}
+
+#[test]
+fn the_folder_of_a_supervisor_is_no_orphan_while_all_its_workers_are_dead() {
+    let _dog = watchdog(60, "a supervisor without workers");
+    let place = std::env::temp_dir().join(format!("programs-alone-{}", std::process::id()));
+    fs::create_dir_all(&place).expect("a folder");
+    let start = |workers: &str, ready: &str, count: usize| {
+        let mut command = command(WSGI);
+        command.args(["--port", "0", "--workers", workers]).env("TMPDIR", &place);
+        let process = Process::spawn(&mut command);
+        let is_ready = |lines: &[String]| lines.iter().filter(|it| it.contains(ready)).count();
+        assert!(process.until(LIMIT, |lines| is_ready(lines) == count));
+        process
+    };
+    let supervisor = start("2", "is ready", 2);
+    let entry = fs::read_dir(&place).expect("a folder").next().expect("its folder");
+    let own = entry.expect("its folder").path();
+    // It replaces nobody now.
+    supervisor.signal("STOP");
+    workers(&supervisor.lines()).into_iter().for_each(|pid| signal("KILL", pid));
+    let long_ago = std::time::SystemTime::now() - Duration::from_secs(120);
+    let folder = fs::File::open(&own).expect("its folder");
+    folder.set_modified(long_ago).expect("our own folder");
+    let neighbour = start("1", "Glasshouse: http", 1);
+    assert!(own.exists());
+    supervisor.signal("CONT");
+    for mut process in [supervisor, neighbour] {
+        process.signal("TERM");
+        assert_eq!(process.finish(LIMIT), Some(Some(0)));
+    }
     fs::remove_dir(&place).expect("an empty folder");
 }
 

@@ -117,7 +117,10 @@ struct Served {
 fn serve_once(text: &[u8], peer: SocketAddr, handler: Arc<dyn Handler>) -> io::Result<Served> {
     let listener = Listener::from_bound(TcpListener::bind("127.0.0.1:0")?)?;
     let mut client = TcpStream::connect(listener.address())?;
-    client.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let patience = Some(Duration::from_secs(5));
+    client.set_read_timeout(patience)?;
+    // A head may be longer than what the kernel keeps, if --limit-request-head allows it.
+    client.set_write_timeout(patience)?;
     client.write_all(text)?;
     client.shutdown(Shutdown::Write)?;
     let stream = accept_from(&listener, client.local_addr()?)?;

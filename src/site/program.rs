@@ -122,8 +122,9 @@ fn serve_with_workers(config: Config, uploads: &UploadFolder) -> Result<(), Stri
     let listener = Listener::bind(&settings.host, settings.port);
     let listener = listener.map_err(|problem| advice(&problem, &config))?;
     let address = listener.address();
-    // Nobody will ask this one. But what is wrong with the site is said here, once.
-    Site::new(&config, address, &uploads.path, 0)?;
+    // Nobody will ask this one. But what is wrong with the site is said here, once; and its spool
+    // says that the folder of uploads has an owner, also while all workers are dead.
+    let _site = Site::new(&config, address, &uploads.path, 0)?;
     let staff = Staff {
         workers: config.workers,
         graceful_timeout: settings.graceful_timeout,

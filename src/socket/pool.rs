@@ -14,8 +14,8 @@
 
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -68,8 +68,6 @@ struct House {
     lobby: Arc<Lobby>,
     service: Arc<dyn Service>,
     size: PoolSize,
-    /// Everybody has gone home: the watchman may go too.
-    empty: AtomicBool,
 }
 
 impl ThreadPool {
@@ -83,14 +81,14 @@ impl ThreadPool {
     ) -> ThreadPool {
         let cap = size.cap.max(1);
         let size = PoolSize { start: size.start.clamp(1, cap), cap, ..size };
-        let house =
-            Arc::new(House { listener, lobby, service, size, empty: AtomicBool::new(false) });
+        let (tick, house) = (lobby.deadlines.tick, House { listener, lobby, service, size });
+        let house = Arc::new(house);
         for _ in 0..size.start {
             house.add_thread(Badge::Regular);
         }
-        let watched = Arc::clone(&house);
+        let watched = Arc::downgrade(&house);
         let watchman = thread::Builder::new().name("watchman".into()).stack_size(size.stack);
-        if watchman.spawn(move || watched.keep_watch()).is_err() {
+        if watchman.spawn(move || keep_watch(&watched, tick)).is_err() {
             complain("the watchman could not be started: time limits are not enforced");
         }
         ThreadPool { house }
@@ -128,7 +126,6 @@ impl ThreadPool {
             self.house.lobby.close_idle();
             thread::sleep(Duration::from_millis(2));
         }
-        self.house.empty.store(true, Ordering::SeqCst);
         true
     }
 }
@@ -225,25 +222,26 @@ impl House {
         }
         self.lobby.show_one_out();
     }
+}
 
-    /// The life of the watchman.
-    fn keep_watch(self: &Arc<House>) {
-        let mut empty_since = None;
-        while !self.empty.load(Ordering::SeqCst) {
-            thread::sleep(self.lobby.deadlines.tick);
-            self.lobby.end_late_waits();
-            self.door().refused.store(false, Ordering::SeqCst);
-            let attended = self.door().waiting.load(Ordering::SeqCst) > 0;
-            if attended || self.listener.stop().is_asked() {
-                empty_since = None;
-                continue;
-            }
-            self.send_someone_to_the_door();
-            let since: &mut Instant = empty_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= self.lobby.deadlines.queue {
-                self.add_thread(Badge::Lent);
-                empty_since = None;
-            }
+/// The life of the watchman. He does not own the house: when all others have left it, he goes too.
+fn keep_watch(house: &Weak<House>, tick: Duration) {
+    let mut empty_since = None;
+    loop {
+        thread::sleep(tick);
+        let Some(house) = house.upgrade() else { return };
+        house.lobby.end_late_waits();
+        house.door().refused.store(false, Ordering::SeqCst);
+        let attended = house.door().waiting.load(Ordering::SeqCst) > 0;
+        if attended || house.listener.stop().is_asked() {
+            empty_since = None;
+            continue;
+        }
+        house.send_someone_to_the_door();
+        let since: &mut Instant = empty_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= house.lobby.deadlines.queue {
+            house.add_thread(Badge::Lent);
+            empty_since = None;
         }
     }
 }
