@@ -11,7 +11,7 @@ use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use support::mutator::Mutator;
+use support::template_cases::{SAMPLE, broken_templates};
 use support::watchdog::watchdog;
 
 /// Renders one template from memory.
@@ -715,11 +715,6 @@ fn many_threads_render_at_once() {
 
 // Broken templates.
 
-const SAMPLE: &str = "{% extends \"base\" %}\n{# a comment #}\n{% block a %}\n\
-    {% if name == \"Ada\" and not count > 5 or ratio|floatformat:1 %}<p title='{{ name|upper }}'>\n\
-    {% elif letters.0 %}{{ user.name|default:\"x\"|safe }}{% else %}{% include \"part\" %}{% endif %}\n\
-    {% for u in users %}{{ forloop.counter }}:{{ u.age }}{% empty %}none{% endfor %}\n{% endblock a %}\n";
-
 /// Renders it inside small limits; the result is a page or an error with a line of the source.
 fn try_any(source: &str, context: &Context) -> bool {
     let limits = TemplateLimits { source: 2_000, depth: 8, steps: 500, output: 2_000 };
@@ -750,53 +745,11 @@ fn a_template_cut_anywhere_is_a_page_or_an_error() {
 
 #[test]
 fn a_hundred_thousand_broken_templates_break_nothing() {
-    const PIECES: &[&str] = &[
-        "{{",
-        "}}",
-        "{%",
-        "%}",
-        "{#",
-        "#}",
-        "{% if x %}",
-        "{% endif %}",
-        "{% for x in letters %}",
-        "{% endfor %}",
-        "{% else %}",
-        "{% empty %}",
-        "{% block b %}",
-        "{% endblock %}",
-        "{% include \"page\" %}",
-        "{% include \"part\" %}",
-        "{% extends \"page\" %}",
-        "|safe",
-        "|join:",
-        "\"",
-        "'",
-        " and ",
-        " not ",
-        " == ",
-        ".",
-        ":",
-        "|",
-        "{{ x }}",
-        "\n",
-        "-9223372036854775808",
-    ];
     let started = Instant::now();
     let context = context();
-    let mut mutator = Mutator::new(19);
     let mut pages = 0;
-    for round in 0..100_000 {
-        let mut mutant = SAMPLE.as_bytes().to_vec();
-        if round % 2 == 0 {
-            mutant = mutator.mutate(&mutant);
-        }
-        for _ in 0..mutator.below(4) {
-            let at = mutator.below(mutant.len() + 1);
-            let end = (at + mutator.below(12)).min(mutant.len());
-            mutant.splice(at..end, PIECES[mutator.below(PIECES.len())].bytes());
-        }
-        pages += usize::from(try_any(&String::from_utf8_lossy(&mutant), &context));
+    for mutant in broken_templates(19).take(100_000) {
+        pages += usize::from(try_any(&mutant, &context));
     }
     assert!(
         (10_000..90_000).contains(&pages),

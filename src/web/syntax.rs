@@ -595,8 +595,9 @@ fn source(words: &[&str]) -> Result<Source, SyntaxFault> {
 
 // number = [ "-" ] 1*DIGIT [ "." 1*DIGIT ]
 fn number(word: &str) -> Option<Value> {
-    // The standard library also reads `1e9`, `inf` and `nan`.
-    if !word.bytes().all(|byte| byte.is_ascii_digit() || b"-.".contains(&byte)) {
+    // The standard library also reads `1e9`, `.5`, `inf` and `nan`.
+    let digits = word.strip_prefix('-').unwrap_or(word);
+    if !digits.split('.').all(is_digits) {
         return None;
     }
     let whole = word.parse().ok().map(Value::Integer);
@@ -607,13 +608,17 @@ fn number(word: &str) -> Option<Value> {
 fn path(word: &str) -> Result<Vec<String>, SyntaxFault> {
     let mut path: Vec<String> = Vec::new();
     for part in word.split('.') {
-        let is_index = !path.is_empty() && part.parse::<usize>().is_ok();
+        let is_index = !path.is_empty() && is_digits(part);
         if !is_index && !is_name(part) {
             return Err(expected("a value", quoted(&[word])));
         }
         path.push(part.to_string());
     }
     Ok(path)
+}
+
+fn is_digits(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 // name = ( ALPHA / "_" ) *( ALPHA / DIGIT / "_" )

@@ -9,6 +9,7 @@ pub mod mutator;
 pub mod prefix;
 pub mod process;
 pub mod server;
+pub mod template_cases;
 pub mod transcript;
 pub mod watchdog;
 pub mod websocket;
