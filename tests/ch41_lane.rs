@@ -178,6 +178,7 @@ fn who_waits_for_a_worker_that_was_killed_is_told_so_though_another_process_hold
         assert!(!desk.health.end(Fault::Died));
     });
     assert_eq!(waiting.read(&mut Vec::new()), Err(Fault::Hung));
+    assert_eq!(waiting.read_within(ms(10), &mut Vec::new()), Err(Fault::Hung));
     // More than the kernel takes, of somebody who reads nothing.
     assert_eq!(writing.send(&[(b'B', &vec![0; 4 << 20])]), Err(Fault::Hung));
     killer.join().expect("no panic");

@@ -10,13 +10,14 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use glasshouse::python::lane::{Fault, Lane};
 use glasshouse::python::worker::{Pool, PythonSpec, StartError};
+use support::has_python;
 use support::watchdog::watchdog;
 
 const SCRIPT: &str = r#"
@@ -75,17 +76,6 @@ while True:
         elif kind == b"X":
             os._exit(1)
 "#;
-
-/// False if there is no interpreter, which is said once for each test.
-fn has_python() -> bool {
-    let mut command = Command::new("python3");
-    let found = command.arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !found {
-        // Not `eprintln!`: the test harness would keep it to itself.
-        let _ = writeln!(std::io::stderr(), "skipped: there is no python3 here");
-    }
-    found
-}
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)

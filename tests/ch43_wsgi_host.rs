@@ -16,24 +16,15 @@ use std::time::{Duration, Instant};
 
 use glasshouse::gateway::wsgi::{Application, Chunks, Environ, StartResponse, Wsgi};
 use glasshouse::http::server::{Running, Server, Settings};
-use glasshouse::python::worker::{Pool, PythonSpec, StartError, serve_until_signal};
+use glasshouse::python::worker::{Pool, PythonSpec, SIGNALS, StartError, serve_until};
 use glasshouse::python::wsgi_host::PythonWsgi;
+use glasshouse::socket::system::Shutdown;
 use support::client::{Answer, Client};
+use support::has_python;
 use support::process::Process;
 use support::watchdog::watchdog;
 
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// False if there is no interpreter, which is said once for each test.
-fn has_python() -> bool {
-    let mut command = Command::new("python3");
-    let found = command.arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !found {
-        // Not `eprintln!`: the test harness would keep it to itself.
-        let _ = writeln!(io::stderr(), "skipped: there is no python3 here");
-    }
-    found
-}
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -711,11 +702,12 @@ fn helper_house() {
             std::process::exit(1);
         }
     };
+    let signals = Shutdown::on(&SIGNALS).expect("signals");
     let server = Server::bind(Settings { port: 0, ..Settings::default() }).expect("a port");
     let _ = writeln!(io::stderr(), "\naddress {}", server.address());
     let _ = writeln!(io::stderr(), "folder {}", pool.folder().display());
     let gateway = Wsgi::new(Arc::new(PythonWsgi::new(Arc::clone(&pool))), server.address());
-    serve_until_signal(server, Arc::new(gateway), &pool).expect("signals");
+    serve_until(signals, server, Arc::new(gateway), &pool);
     std::process::exit(0);
 }
 

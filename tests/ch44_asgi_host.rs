@@ -22,19 +22,9 @@ use glasshouse::python::lane::push_frame;
 use glasshouse::python::worker::{Pool, PythonSpec, StartError};
 use glasshouse::websocket::session::{SessionSettings, WebSockets};
 use support::client::{Answer, Client};
+use support::has_python;
 use support::watchdog::{Watchdog, watchdog};
 use support::websocket::{BINARY, CLOSE, PING, PONG, Peer, TEXT};
-
-/// False if there is no interpreter, which is said once for each test.
-fn has_python() -> bool {
-    let mut command = Command::new("python3");
-    let found = command.arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !found {
-        // Not `eprintln!`: the test harness would keep it to itself.
-        let _ = writeln!(std::io::stderr(), "skipped: there is no python3 here");
-    }
-    found
-}
 
 /// A server with Python behind it.
 struct House {
@@ -84,9 +74,7 @@ impl Drop for House {
 impl House {
     #[track_caller]
     fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
-        let mut client = Client::connect(self.address);
-        client.send(request);
-        client.answer().expect("an answer")
+        Client::ask(self.address, request)
     }
 
     #[track_caller]
@@ -190,6 +178,10 @@ fn each_request_has_its_own_copy_of_the_lifespans_state() {
 fn an_application_without_a_lifespan_is_served() {
     let Some(house) = house_with(spec("plain")) else { return };
     assert_eq!(house.get("/").text(), "Hello, world!\n");
+    let began = Instant::now();
+    drop(house);
+    // Nobody waits for what it would have to say about the end.
+    assert!(began.elapsed() < ms(5000), "{:?}", began.elapsed());
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use support::client::Client;
+use support::has_python;
 use support::process::Process;
 use support::server::Server;
 use support::watchdog::watchdog;
@@ -567,17 +568,6 @@ fn nobody_else_can_pretend_to_be_somebody_else() {
 }
 
 // Other applications than the site.
-
-/// False if there is no interpreter, which is said once for each test.
-fn has_python() -> bool {
-    let mut command = Command::new("python3");
-    let found = command.arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
-    if !found {
-        // Not `eprintln!`: the test harness would keep it to itself.
-        let _ = writeln!(std::io::stderr(), "skipped: there is no python3 here");
-    }
-    found
-}
 
 #[test]
 fn a_folder_is_served_by_all_three() {

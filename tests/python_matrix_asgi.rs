@@ -58,9 +58,7 @@ impl Drop for House {
 impl House {
     #[track_caller]
     fn ask(&self, request: impl AsRef<[u8]>) -> Answer {
-        let mut client = Client::connect(self.address);
-        client.send(request);
-        client.answer().expect("an answer")
+        Client::ask(self.address, request)
     }
 
     #[track_caller]

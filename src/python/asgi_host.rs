@@ -30,34 +30,25 @@ use crate::gateway::asgi::{
 use crate::gateway::wsgi::Exception;
 use crate::http::body::Framing;
 use crate::http::headers::{CONTENT_TYPE, EXPECT, FieldValue, Headers, RETRY_AFTER, Token};
-use crate::python::lane::{Fault, Lane, LaneWriter, kind};
+use crate::python::lane::kind::{self, BODY, DATA, END, HEAD, WANTS};
+use crate::python::lane::{Fault, Lane, LaneWriter};
 use crate::python::worker::{Pool, PythonSpec};
+use crate::python::wsgi_host::{COLLECTED, Collected};
 use crate::websocket::frame::CloseCode;
 use crate::websocket::session::is_over;
 
 /// The worker's program.
 const SCRIPT: &str = include_str!("asgi_worker.py");
 
-// The frames of this host. To the worker:
-const REQUEST: u8 = b'R';
-const STREAMED_REQUEST: u8 = b'S';
+// The frames of this host, besides those of a request. To the worker:
 const WEBSOCKET: u8 = b'W';
-const BODY: u8 = b'B';
 // From it:
-const WANTS: u8 = b'N';
-const HEAD: u8 = b'H';
-const DATA: u8 = b'D';
-const END: u8 = b'E';
 const ACCEPT: u8 = b'A';
 const REFUSE: u8 = b'F';
 // In both directions:
 const TEXT: u8 = b'T';
 const BYTES: u8 = b'Y';
 const CLOSE: u8 = b'C';
-
-/// A body up to this size, in bytes, is collected before a worker is asked: most are so short, and
-/// then it takes one write to say all.
-const COLLECTED: usize = 128 * 1024;
 
 /// How often we look whether the client is still there, while the application is silent.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -106,11 +97,7 @@ impl PythonAsgi {
     ) -> Result<(), Exception> {
         let collected = collect(scope, receive)?;
         let block = block(scope, &[]);
-        let delivered = match &collected {
-            Collected::Whole(body) => self.pool.deliver(&[(REQUEST, &block), (BODY, body)]),
-            Collected::Part(_) => self.pool.deliver(&[(STREAMED_REQUEST, &block)]),
-        };
-        match delivered {
+        match collected.deliver(&self.pool, &block) {
             Ok(lane) => Call::new(lane, receive, send, collected).listen().map(drop),
             Err(fault) => apologize(fault, send),
         }
@@ -144,14 +131,6 @@ impl PythonAsgi {
         let spoken = speaker.join().unwrap_or_else(|_| Err("a thread has panicked".into()));
         heard.and(spoken)
     }
-}
-
-/// What has come of a request body before a worker was chosen.
-enum Collected {
-    /// All of it.
-    Whole(Vec<u8>),
-    /// This much. The rest is read when the application asks for it.
-    Part(Vec<u8>),
 }
 
 fn collect(scope: &HttpScope, receive: &mut dyn Receive) -> Result<Collected, Exception> {
@@ -246,10 +225,8 @@ impl<'a> Call<'a> {
         send: &'a mut dyn Emit,
         collected: Collected,
     ) -> Call<'a> {
-        let (collected, body_ended) = match collected {
-            Collected::Whole(_) => (Vec::new(), true),
-            Collected::Part(bytes) => (bytes, false),
-        };
+        let body_ended = matches!(collected, Collected::Whole(_));
+        let collected = collected.into_part();
         let answer = Answer { send, head: None, has_started: false };
         Call { lane, receive, answer, collected, body_ended, hung_up: false }
     }
@@ -420,8 +397,8 @@ struct Speaker {
 }
 
 impl Speaker {
-    /// A WebSocket may be silent for long.
-    const LONG: Duration = Duration::from_secs(3600);
+    /// A WebSocket may be silent for long. But now and then we look whether its worker lives.
+    const LONG: Duration = Duration::from_secs(60);
 
     fn speak(mut self) -> Result<(), Exception> {
         let result = self.pass_on();

@@ -392,6 +392,8 @@ class Lifespan:
 
     async def say(self, event):
         """Tells the application, and waits for what it has to say."""
+        if self.task.done():
+            return
         self.events.put_nowait({"type": event})
         answer = await self.answers.get()
         if answer["type"] == event + ".failed":

@@ -25,7 +25,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The kinds of frames that all workers know. Each kind of host adds its own.
+/// The kinds of frames that all workers know: those of any worker, and then those of a request,
+/// whatever the contract of its application. A host may add its own.
 pub mod kind {
     /// On the control line: the worker is ready.
     pub const READY: u8 = b'+';
@@ -35,6 +36,21 @@ pub mod kind {
     pub const QUIT: u8 = b'Q';
     /// On a lane: are you there? The answer is the same.
     pub const PING: u8 = b'?';
+
+    /// On a lane, to the worker: a request. Its whole body follows, in one frame.
+    pub const REQUEST: u8 = b'R';
+    /// To the worker: a request whose body is asked for, piece by piece.
+    pub const STREAMED_REQUEST: u8 = b'S';
+    /// To the worker: a piece of the body.
+    pub const BODY: u8 = b'B';
+    /// From it: the application waits for a piece of the body.
+    pub const WANTS: u8 = b'N';
+    /// From it: status and fields of the answer.
+    pub const HEAD: u8 = b'H';
+    /// From it: a piece of the answer.
+    pub const DATA: u8 = b'D';
+    /// From it: the last piece.
+    pub const END: u8 = b'E';
 }
 
 /// The bytes in front of each payload: its kind, and its length.
@@ -209,12 +225,8 @@ impl Lane {
     /// The worker has died, or hung and was killed.
     pub fn read(&mut self, payload: &mut Vec<u8>) -> Result<u8, Fault> {
         loop {
-            // First: what it said before its end is here already.
-            let over = self.keeper.health().over.get().copied();
-            match self.read_within(TICK, payload)? {
-                Some(kind) => return Ok(kind),
-                // A process that it has left behind may still hold the other end.
-                None => over.map_or(Ok(()), Err)?,
+            if let Some(kind) = self.read_within(TICK, payload)? {
+                return Ok(kind);
             }
         }
     }
@@ -230,8 +242,11 @@ impl Lane {
     ) -> Result<Option<u8>, Fault> {
         let Some(line) = &mut self.line else { return Err(Fault::Died) };
         let health = self.keeper.health();
+        // First: what it said before its end is here already.
+        let over = health.over.get().copied();
         match line.read(Some(limit), payload) {
-            Ok(None) => Ok(None),
+            // A process that it has left behind may still hold the other end.
+            Ok(None) => over.map_or(Ok(None), Err),
             Ok(Some(kind)) => {
                 health.shows_life();
                 Ok(Some(kind))

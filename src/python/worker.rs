@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use crate::http::exchange::Handler;
 use crate::http::server::{Server, log_or_give_up};
 use crate::python::lane::{Fault, Health, Keeper, Lane, Line, PREFIX, TICK, is_timeout, kind};
-use crate::socket::system::{self, Signal};
+use crate::socket::system::{Shutdown, Signal};
 
 /// What is hosted, by how many workers, and what is put up with.
 #[derive(Debug, Clone)]
@@ -692,17 +692,13 @@ impl Pulse {
     }
 }
 
+/// What a server that hosts an application listens to.
+pub const SIGNALS: [Signal; 3] = [Signal::Hangup, Signal::Interrupt, Signal::Terminate];
+
 /// Serves until SIGINT or SIGTERM comes, then stops gracefully: the server first, then the workers.
-/// A second signal cuts off who is still there. SIGHUP replaces the workers, one by one.
-///
-/// # Errors
-/// If the signals cannot be waited for.
-pub fn serve_until_signal(
-    server: Server,
-    handler: Arc<dyn Handler>,
-    pool: &Arc<Pool>,
-) -> io::Result<()> {
-    let signals = system::Shutdown::on(&[Signal::Hangup, Signal::Interrupt, Signal::Terminate])?;
+/// A second signal cuts off who is still there. SIGHUP replaces the workers, one by one. `signals`
+/// waits for [`SIGNALS`].
+pub fn serve_until(signals: Shutdown, server: Server, handler: Arc<dyn Handler>, pool: &Arc<Pool>) {
     let running = server.start(handler);
     while signals.wait() == Signal::Hangup {
         log_or_give_up("replacing the python workers, one by one");
@@ -725,7 +721,6 @@ pub fn serve_until_signal(
         pool.kill();
     }
     pool.stop();
-    Ok(())
 }
 
 /// A folder for the private sockets: nobody else can reach the workers. It is removed at the end.

@@ -33,25 +33,16 @@ use crate::gateway::wsgi::{
 };
 use crate::http::headers::{CONTENT_LENGTH, EXPECT};
 use crate::http::url::UrlError;
-use crate::python::lane::{Fault, Lane, LaneWriter, kind};
+use crate::python::lane::kind::{self, BODY, DATA, END, HEAD, REQUEST, STREAMED_REQUEST, WANTS};
+use crate::python::lane::{Fault, Lane, LaneWriter};
 use crate::python::worker::{Pool, PythonSpec};
 
 /// The worker's program.
 const SCRIPT: &str = include_str!("wsgi_worker.py");
 
-// The frames of this host. To the worker:
-const REQUEST: u8 = b'R';
-const STREAMED_REQUEST: u8 = b'S';
-const BODY: u8 = b'B';
-// And from it:
-const WANTS: u8 = b'N';
-const HEAD: u8 = b'H';
-const DATA: u8 = b'D';
-const END: u8 = b'E';
-
 /// A body up to this size, in bytes, is collected before a worker is chosen: a client that sends
 /// slowly then keeps a thread of ours waiting, and not a worker.
-const COLLECTED: usize = 128 * 1024;
+pub const COLLECTED: usize = 128 * 1024;
 
 /// The longest piece of a body that is given to a worker, in bytes.
 const PIECE: usize = 256 * 1024;
@@ -84,11 +75,7 @@ impl Application for PythonWsgi {
             Ok(block) => block,
             Err(error) => return plain("400 Bad Request", &error.to_string(), &[], start_response),
         };
-        let delivered = match &collected {
-            Collected::Whole(body) => self.pool.deliver(&[(REQUEST, &block), (BODY, body)]),
-            Collected::Part(_) => self.pool.deliver(&[(STREAMED_REQUEST, &block)]),
-        };
-        let lane = match delivered {
+        let lane = match collected.deliver(&self.pool, &block) {
             Ok(lane) => lane,
             Err(fault) => return apologize(fault, start_response),
         };
@@ -115,7 +102,7 @@ impl Application for PythonWsgi {
 }
 
 /// What has come of a request body before a worker was chosen.
-enum Collected {
+pub enum Collected {
     /// All of it.
     Whole(Vec<u8>),
     /// This much. The rest is read when the application asks for it.
@@ -123,7 +110,19 @@ enum Collected {
 }
 
 impl Collected {
-    fn into_part(self) -> Vec<u8> {
+    /// Gives a request to a worker, and its body if that is whole.
+    ///
+    /// # Errors
+    /// Those of [`Pool::deliver`].
+    pub fn deliver(&self, pool: &Pool, block: &[u8]) -> Result<Lane, Fault> {
+        match self {
+            Collected::Whole(body) => pool.deliver(&[(REQUEST, block), (BODY, body)]),
+            Collected::Part(_) => pool.deliver(&[(STREAMED_REQUEST, block)]),
+        }
+    }
+
+    /// What has not been given to the worker with the request.
+    pub fn into_part(self) -> Vec<u8> {
         match self {
             Collected::Whole(_) => Vec::new(),
             Collected::Part(bytes) => bytes,

@@ -78,7 +78,7 @@ fn serve(config: Config) -> Result<(), String> {
 #[cfg(unix)]
 fn serve_python(application: &str, config: &Config) -> Result<(), String> {
     use crate::python::asgi_host::PythonAsgi;
-    use crate::python::worker::{Pool, serve_until_signal};
+    use crate::python::worker::{Pool, SIGNALS, serve_until};
     use crate::python::wsgi_host::PythonWsgi;
 
     let is_wsgi = config.protocol == Protocol::Wsgi;
@@ -100,10 +100,12 @@ fn serve_python(application: &str, config: &Config) -> Result<(), String> {
     let log = log(config.access_log)?;
     let sessions = Arc::clone(&log) as _;
     let house = House::furnish(config, server.address(), hosted, sessions, Vec::new(), log)?;
+    // Whoever has read the greeting may send a signal at once.
+    let signals = Shutdown::on(&SIGNALS).map_err(|error| error.to_string())?;
     say(&mut io::stderr(), &greeting(config, server.address()), 0);
     let server = server.observed_by(Arc::clone(&house.observer));
-    let served = serve_until_signal(server, Arc::clone(&house.handler), &pool);
-    house.close(served)
+    serve_until(signals, server, Arc::clone(&house.handler), &pool);
+    house.close(Ok(()))
 }
 
 #[cfg(not(unix))]

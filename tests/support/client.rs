@@ -36,6 +36,14 @@ impl Client {
         Client::of(TcpStream::connect(address).expect("a connection"))
     }
 
+    /// The answer to a request on a connection of its own.
+    #[track_caller]
+    pub fn ask(address: SocketAddr, request: impl AsRef<[u8]>) -> Answer {
+        let mut client = Client::connect(address);
+        client.send(request);
+        client.answer().expect("an answer")
+    }
+
     pub fn of(stream: TcpStream) -> Client {
         stream.set_nodelay(true).expect("an open socket");
         let limit = Some(Duration::from_secs(20));

@@ -16,8 +16,20 @@ pub mod websocket;
 pub mod wire_cases;
 
 use process::Process;
+use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+/// False if there is no interpreter, which is said once for each test.
+pub fn has_python() -> bool {
+    let mut command = Command::new("python3");
+    let found = command.arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok();
+    if !found {
+        // Not `eprintln!`: the test harness would keep it to itself.
+        let _ = writeln!(std::io::stderr(), "skipped: there is no python3 here");
+    }
+    found
+}
 
 /// Fails when an ignored `exercise_*` test of the calling test file already passes.
 ///
