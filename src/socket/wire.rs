@@ -16,7 +16,7 @@ use std::io::{self, BufRead, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How much room a quiet connection keeps for input: most requests fit.
 const SMALL_BUFFER: usize = 2 * 1024;
@@ -92,7 +92,9 @@ impl Wire {
         }
         self.make_room();
         self.turns.set_non_blocking(&self.stream, true)?;
-        for _ in 0..Turns::TRIES {
+        let (began, mut tries) = (Instant::now(), 0);
+        while tries < Turns::TRIES || began.elapsed() < Turns::NAP {
+            tries += 1;
             match (&*self.stream).read(&mut self.input[self.end..]) {
                 Ok(count) => {
                     self.turns.hit();
@@ -275,8 +277,8 @@ fn receive(stream: &TcpStream, turns: &mut Turns, out: &mut [u8]) -> io::Result<
 
 /// Decides whether it pays to let others run for a moment instead of going to sleep.
 ///
-/// Sleeping and waking cost more than answering a short request. When many connections are
-/// busy, the next request is often there by the time the other threads have had their turn.
+/// Sleeping and waking cost more than answering a short request. The next one is often there by
+/// the time the other threads have had their turn, or before a nap would have been over.
 #[derive(Default)]
 struct Turns {
     non_blocking: bool,
@@ -285,8 +287,10 @@ struct Turns {
 }
 
 impl Turns {
-    /// Tries before the thread goes to sleep after all.
+    /// The least number of tries before the thread goes to sleep after all.
     const TRIES: u32 = 8;
+    /// The shortest time before it does: about what it costs to fall asleep and be woken.
+    const NAP: Duration = Duration::from_micros(40);
     /// Misses in a row after which we no longer try each time.
     const ENOUGH: u32 = 4;
     /// Then only one time in so many: trying costs time when the peer is slow.
