@@ -157,6 +157,27 @@ fn a_head_without_an_end_is_refused_before_it_fills_the_buffer() {
     assert!(reader.next_part().expect("it fits").is_some());
 }
 
+#[test]
+fn forms_in_turn_share_a_buffer_whichever_thread_reads_them() {
+    const NAME: &str = "forms_in_turn_share_a_buffer_whichever_thread_reads_them";
+    if std::env::var_os(CHILD).is_none() {
+        // Alone, because other tests take buffers too.
+        let folder = Folder::new();
+        let mut alone = child(NAME, &folder.0, "");
+        assert!(alone.wait().expect("a child").success());
+        return;
+    }
+    let address = || {
+        let limits = MultipartLimits::default();
+        let mut reader = MultipartReader::new(FORM, XX.as_bytes(), limits).expect("a form");
+        reader.next_part().expect("a form");
+        reader.read_data().expect("a form").expect("data").as_ptr().addr()
+    };
+    let here = address();
+    let there = std::thread::spawn(move || (address(), address()));
+    assert_eq!(there.join().expect("no panic"), (here, here));
+}
+
 // Files.
 
 /// A folder of its own for one test. Short, because the path of a lock must be short.

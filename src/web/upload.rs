@@ -20,10 +20,11 @@ use std::fmt;
 use std::fs::{self, File};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Reads the parts of a form from a source of bytes, with one buffer for all of them.
 #[derive(Debug)]
@@ -41,6 +42,27 @@ pub struct MultipartReader<R> {
 /// The bytes that are read, and written to a file, in one step.
 const BUFFER: usize = 256 * 1024;
 
+/// Buffers that nobody uses. What a thread gives back to the allocator stays in that thread's part
+/// of the heap, so forms in turn would leave one buffer in each part.
+static SHELF: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
+
+/// The most buffers that lie there.
+const SHELF_ROOM: usize = 4;
+
+fn take_buffer(size: usize) -> Vec<u8> {
+    let found = SHELF.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    found.filter(|buffer| buffer.len() >= size).unwrap_or_else(|| vec![0; size])
+}
+
+impl<R> Drop for MultipartReader<R> {
+    fn drop(&mut self) {
+        let mut shelf = SHELF.lock().unwrap_or_else(PoisonError::into_inner);
+        if shelf.len() < SHELF_ROOM && self.buffer.len() == BUFFER {
+            shelf.push(mem::take(&mut self.buffer));
+        }
+    }
+}
+
 impl<R: Read> MultipartReader<R> {
     /// A reader of the form that comes with this `Content-Type`. Errors: as for
     /// [`MultipartParser::new`].
@@ -53,7 +75,7 @@ impl<R: Read> MultipartReader<R> {
         Ok(MultipartReader {
             source,
             // What the parser does not use at once must fit.
-            buffer: vec![0; BUFFER.max(parser.longest())],
+            buffer: take_buffer(BUFFER.max(parser.longest())),
             parser,
             unused: 0..0,
             used: 0..0,
