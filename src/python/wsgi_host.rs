@@ -84,6 +84,7 @@ impl Application for PythonWsgi {
             start_response,
             // Of a whole body nothing is left.
             collected: collected.into_part(),
+            piece: Vec::new(),
             source: Source::Direct(lane),
             first: None,
             has_head: false,
@@ -194,6 +195,8 @@ struct Answer<'a> {
     start_response: StartResponse<'a>,
     /// What has been read of the body, and not given to the worker.
     collected: Vec<u8>,
+    /// Room for a piece of it, once one was asked for.
+    piece: Vec<u8>,
     source: Source,
     first: Option<Vec<u8>>,
     has_head: bool,
@@ -301,10 +304,11 @@ impl Answer<'_> {
     fn give_body(&mut self, wanted: &[u8]) -> Result<(), Exception> {
         let wanted = wanted.try_into().map_or(PIECE, |bytes| u32::from_be_bytes(bytes) as usize);
         let wanted = wanted.clamp(1, PIECE);
-        let mut piece = vec![0; wanted];
+        let mut piece = std::mem::take(&mut self.piece);
+        piece.resize(wanted.max(piece.len()), 0);
         self.excuse(true);
         let count = match self.collected.is_empty() {
-            true => self.environ.input.read(&mut piece)?,
+            true => self.environ.input.read(piece.get_mut(..wanted).unwrap_or_default())?,
             false => {
                 let count = self.collected.len().min(wanted);
                 piece[..count].copy_from_slice(&self.collected[..count]);
@@ -319,6 +323,7 @@ impl Answer<'_> {
             Source::Spooled(_, writer) => writer.send(frames)?,
             Source::Over => {}
         }
+        self.piece = piece;
         Ok(())
     }
 

@@ -49,7 +49,7 @@ class Lane:
 
     def __init__(self, connection):
         self.connection, self.lost, self.over = connection, False, True
-        self.file = open(connection.fileno(), "rb", PIECE, closefd=False)
+        self.file = open(connection.fileno(), "rb", closefd=False)
 
     def send(self, frames):
         try:

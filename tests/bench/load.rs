@@ -90,6 +90,8 @@ const HOSTED: &[Hosted] = &[
     hosted("python-wsgi-16",   GET,         16, SERVER,      "tests.python.hello:application"),
     hosted("python-asgi-1",    GET,         1,  ASGI_SERVER, "tests.python.raw_asgi:plain"),
     hosted("python-asgi-16",   GET,         16, ASGI_SERVER, "tests.python.raw_asgi:plain"),
+    hosted("python-ws-1",      PING,        1,  SOCKET_SERVER, "tests.python.raw_asgi:echo"),
+    hosted("python-ws-16",     PING,        16, SOCKET_SERVER, "tests.python.raw_asgi:echo"),
     hosted("python-wsgi-10mb", UPLOAD_10MB, 4,  SERVER,      "tests.python.hello:count"),
 ];
 

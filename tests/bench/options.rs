@@ -21,7 +21,7 @@ A row's name chooses that row; a part of names, every row that contains it. Opti
 Rows: get and connect ask for /healthz, form sends a small urlencoded form, multipart a file in one;
 ws rows echo messages: of 32 bytes by 1, 16, 64 connections, 16 of them at once, 64 KB, 1 MB.
 Python rows host an application of tests/python/ in one worker, and are skipped without python3; their
-processor time is that of the server alone. --server must be the same program, wsgi or asgi_http.
+processor time is that of the server alone. --server must be the same program, wsgi, asgi_http or asgi_ws.
 The exit status is 1 if an answer was missing, short or of another status.
 ";
 

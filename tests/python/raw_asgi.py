@@ -301,6 +301,15 @@ async def websocket_undecided(scope, receive, send):
 PAGES = {name: page for name, page in globals().items() if name.startswith(("http_", "websocket_"))}
 
 
+async def echo(scope, receive, send):
+    """A WebSocket that says what it hears, at any path."""
+    assert scope["type"] == "websocket"
+    await receive()
+    await send({"type": "websocket.accept"})
+    while (event := await receive())["type"] == "websocket.receive":
+        await send({**event, "type": "websocket.send"})
+
+
 async def plain(scope, receive, send):
     """An application that knows no lifespan."""
     if scope["type"] != "http":
