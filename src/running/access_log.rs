@@ -12,7 +12,7 @@
 //! And one way for a line to leave, so that no request waits for whoever reads the log:
 //!
 //! ```text
-//!  thread ──┐  a lock, a copy      ┌───────────┐  at most 100 ms later    whole lines,
+//!  thread ──┐  a lock, a copy      ┌───────────┐  at most 20 ms later     whole lines,
 //!  thread ──┼─────────────────────►│  queue    │────► one writer ───────► at most 4 KB a write
 //!  thread ──┘                      │  (1 MB)   │
 //!                                  └───────────┘  when it is full: drop the line, count it
@@ -588,7 +588,7 @@ impl Queue {
     const PLENTY: usize = 128 * 1024;
     /// The first line waits so long for others: to wake the writer for each would cost more than
     /// all else.
-    const GATHER: Duration = Duration::from_millis(100);
+    const GATHER: Duration = Duration::from_millis(20);
     /// How long an end waits for the last lines.
     const PATIENCE: Duration = Duration::from_secs(1);
 
