@@ -341,17 +341,25 @@ impl MultipartParser {
     /// How many bytes stand before the next delimiter, and whether it is complete. Bytes at the end
     /// that may be the beginning of one count as one.
     fn find_delimiter(&self, input: &[u8]) -> (usize, bool) {
-        let mut at = 0;
-        while let Some(found) = input.get(at..).and_then(find_return) {
-            at += found;
-            let candidate = input.get(at..).unwrap_or_default();
-            let compared = candidate.len().min(self.delimiter.len());
-            if candidate.get(..compared) == self.delimiter.get(..compared) {
-                return (at, compared == self.delimiter.len());
+        for start in (0..input.len()).step_by(BLOCK) {
+            let end = input.len().min(start + BLOCK);
+            // One that begins in the block may go on behind it.
+            let seen = input.get(start..end + 2);
+            if seen.is_some_and(|seen| !may_begin_delimiter(seen)) {
+                continue;
             }
-            // A delimiter has one CR, its first byte. So none begins inside the bytes that were
-            // compared here, and no byte is compared twice.
-            at += 1;
+            let mut at = start;
+            while let Some(found) = input.get(at..end).and_then(find_return) {
+                at += found;
+                let candidate = input.get(at..).unwrap_or_default();
+                let compared = candidate.len().min(self.delimiter.len());
+                if candidate.get(..compared) == self.delimiter.get(..compared) {
+                    return (at, compared == self.delimiter.len());
+                }
+                // A delimiter has one CR, its first byte. So none begins inside the bytes that
+                // were compared here, and no byte is compared twice.
+                at += 1;
+            }
         }
         (input.len(), false)
     }
@@ -442,6 +450,18 @@ fn complete(value: Event, used: usize) -> Parse<Event> {
 
 fn skip(used: usize) -> Parse<Event> {
     complete(Event::Skipped, used)
+}
+
+/// Data is searched in blocks of so many bytes.
+const BLOCK: usize = 256;
+
+/// Whether `CR LF -` stands somewhere in these bytes.
+///
+/// A loop that can be left at any byte must take one byte after the other. This one has no way out,
+/// so the compiler lets one instruction compare sixteen.
+fn may_begin_delimiter(bytes: &[u8]) -> bool {
+    let threes = bytes.iter().zip(bytes.iter().skip(1)).zip(bytes.iter().skip(2));
+    threes.fold(false, |found, ((a, b), c)| found | ((*a == b'\r') & (*b == b'\n') & (*c == b'-')))
 }
 
 /// Where the first CR stands.
