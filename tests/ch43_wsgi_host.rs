@@ -596,6 +596,23 @@ fn a_killed_worker_is_502_for_its_request_and_soon_replaced() {
 }
 
 #[test]
+fn a_worker_killed_in_the_middle_of_an_upload_is_502() {
+    if !has_python() {
+        return;
+    }
+    let house = House::open(spec("probe:application"));
+    let before = house.pid();
+    let mut client = house.client();
+    client.send("POST /hash HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nsome");
+    thread::sleep(ms(200));
+    let kill = format!("kill -KILL {before}");
+    assert!(Command::new("sh").args(["-c", &kill]).status().expect("a shell").success());
+    thread::sleep(ms(200));
+    client.send("more");
+    assert_eq!(client.answer().expect("an answer").status, 502);
+}
+
+#[test]
 fn workers_killed_while_they_had_nothing_to_do_cost_no_request() {
     if !has_python() {
         return;

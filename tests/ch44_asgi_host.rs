@@ -539,6 +539,20 @@ fn a_dead_worker_is_replaced() {
 }
 
 #[test]
+fn a_worker_killed_in_the_middle_of_an_upload_is_502() {
+    let Some(house) = house() else { return };
+    let before = house.get("/pid").text();
+    let mut client = Client::connect(house.address);
+    client.send("POST /sum HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nsome");
+    thread::sleep(ms(200));
+    let mut kill = Command::new("sh");
+    let _ = kill.args(["-c", "kill -9 \"$0\"", &before]).status();
+    thread::sleep(ms(200));
+    client.send("more");
+    assert_eq!(client.answer().expect("an answer").status, 502);
+}
+
+#[test]
 fn a_blocked_event_loop_is_noticed_and_replaced() {
     let timeout = ms(1000);
     let Some(house) = house_with(PythonSpec { timeout, workers: 2, ..spec("app") }) else { return };

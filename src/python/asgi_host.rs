@@ -294,21 +294,20 @@ impl<'a> Call<'a> {
         if self.body_ended || self.hung_up {
             return Ok(());
         }
-        if !self.collected.is_empty() {
-            let collected = std::mem::take(&mut self.collected);
-            return Ok(self.lane.send(&[(BODY, &collected)])?);
-        }
-        match self.receive.receive()? {
-            Event::HttpRequest { body, more_body } if more_body => {
-                self.lane.send(&[(BODY, &body)])?;
-            }
+        let event = match std::mem::take(&mut self.collected) {
+            body if body.is_empty() => self.receive.receive()?,
+            body => Event::HttpRequest { body, more_body: true },
+        };
+        // If the worker has gone, the next read says so, and why.
+        let _ = match event {
+            Event::HttpRequest { body, more_body } if more_body => self.lane.send(&[(BODY, &body)]),
             Event::HttpRequest { body, .. } => {
                 self.body_ended = true;
                 let frames: &[(u8, &[u8])] = &[(BODY, &body), (BODY, b"")];
-                self.lane.send(frames.get(usize::from(body.is_empty())..).unwrap_or(frames))?;
+                self.lane.send(frames.get(usize::from(body.is_empty())..).unwrap_or(frames))
             }
-            _ => self.tell_hang_up()?,
-        }
+            _ => self.tell_hang_up(),
+        };
         Ok(())
     }
 }

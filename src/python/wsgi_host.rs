@@ -318,9 +318,10 @@ impl Answer<'_> {
         };
         self.excuse(false);
         let frames: &[(u8, &[u8])] = &[(BODY, piece.get(..count).unwrap_or_default())];
+        // If the worker has gone, the next read says so, and why.
         match &mut self.source {
-            Source::Direct(lane) => lane.send(frames)?,
-            Source::Spooled(_, writer) => writer.send(frames)?,
+            Source::Direct(lane) => lane.send(frames).unwrap_or(()),
+            Source::Spooled(_, writer) => writer.send(frames).unwrap_or(()),
             Source::Over => {}
         }
         self.piece = piece;

@@ -93,7 +93,7 @@ class Answer:
     """What start_response is told, and what leaves after it."""
 
     def __init__(self, lane, environ):
-        self.lane, self.head, self.sent = lane, None, False
+        self.lane, self.head, self.length, self.sent = lane, None, "", False
         self.bodiless = environ["REQUEST_METHOD"] == "HEAD"
 
     def start_response(self, status, headers, exc_info=None):
