@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::Command;
 
@@ -137,8 +138,26 @@ fn hammer_opens_a_connection_anew_when_the_server_has_closed_it() {
     assert_eq!(code, Some(0), "{out}");
     assert!(out.contains(" times the server had closed between two requests\n"), "{out}");
     server.stop();
-    // But a connection without a single answer is no good connection.
+    // But half an answer is none.
+    let (code, out, _) = lab(&["hammer", "--target", &answers_by_halves(), "--seconds=1"]);
+    assert_eq!(code, Some(1), "{out}");
+    assert!(out.contains("\nNot all was well: it hung up before its answer was whole.\n"), "{out}");
+    // And a connection without a single answer is no good connection.
     let (code, out, _) = lab(&["hammer", "--target", &hangs_up_on_all(), "--seconds=1"]);
     assert_eq!(code, Some(1), "{out}");
     assert!(out.contains("\nNot all was well: "), "{out}");
+}
+
+fn answers_by_halves() -> String {
+    let door = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = door.local_addr().expect("an address").to_string();
+    std::thread::spawn(move || {
+        for client in door.incoming() {
+            let mut client = client.expect("a client");
+            // The request first: what is unread at the end would reset the connection.
+            let _ = client.read(&mut [0; 1024]);
+            let _ = client.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nhal");
+        }
+    });
+    address
 }

@@ -433,10 +433,11 @@ fn a_worker_that_is_killed_is_replaced_and_leaves_no_zombie() {
 #[test]
 fn too_few_descriptors_are_said_once() {
     let _dog = watchdog(60, "ulimit -n");
-    for workers in ["1", "2"] {
+    let python = if has_python() { "tests.python.hello:application" } else { "--workers=1" };
+    for argument in ["--workers=1", "--workers=2", python] {
         let mut command = command("sh");
-        let line = "ulimit -n 100; exec \"$0\" --port 0 --workers \"$1\"";
-        let mut process = Process::spawn(command.args(["-c", line, WSGI, workers]));
+        let line = "ulimit -n 100; exec \"$0\" --port 0 \"$1\"";
+        let mut process = Process::spawn(command.args(["-c", line, WSGI, argument]));
         let warned = |lines: &[String]| lines.iter().any(|line| line.contains("warning: 512"));
         assert!(process.until(LIMIT, warned), "{:?}", process.lines());
         process.signal("TERM");
@@ -587,6 +588,23 @@ fn a_folder_is_served_by_all_three() {
         let (code, _, err) = run_flags(program, &["static:/nothing/here", "--port", "0"]);
         assert_eq!(code, Some(1), "{err}");
         assert!(err.contains("/nothing/here"), "{err}");
+    }
+}
+
+#[test]
+fn a_folder_is_served_where_nobody_can_write() {
+    let _dog = watchdog(60, "static: without a temporary folder");
+    for workers in ["1", "2"] {
+        let mut command = command(ASGI_WS);
+        command.args(["static:templates/static", "--port", "0", "--workers", workers]);
+        let process = Process::spawn(command.env("TMPDIR", "/nothing/here"));
+        let address =
+            |lines: &[String]| lines.iter().find_map(|line| support::server::port_in(line));
+        assert!(process.until(LIMIT, |lines| address(lines).is_some()), "{:?}", process.lines());
+        let port = address(&process.lines()).expect("a port");
+        let mut client = Client::connect(([127, 0, 0, 1], port).into());
+        client.send("GET /style.css HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert_eq!(client.answer().expect("an answer").status, 200);
     }
 }
 

@@ -579,26 +579,34 @@ fn a_server_removes_what_a_killed_one_has_left_and_nothing_else() {
     let (killed, _) = start_in(WSGI, &folder.0, &folder.0);
     killed.signal("KILL");
     drop(killed);
-    for name in ["glasshouse-mine", "glasshouse-youngone", "other"] {
+    let (open, young, dead) = ("glasshouse-0badcafe", "glasshouse-0000beef", "glasshouse-00000000");
+    for name in [open, young, dead, "glasshouse-notes", "glasshouse-weekdays", "other"] {
         fs::create_dir(folder.0.join(name)).expect("a folder");
     }
-    fs::create_dir(folder.0.join("glasshouse-00000000")).expect("a folder");
     // As private as ours are; the first is open to all.
-    for name in names(&folder.0).iter().filter(|name| *name != "glasshouse-mine") {
+    for name in names(&folder.0).iter().filter(|name| *name != open) {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         fs::set_permissions(folder.0.join(name), private).expect("our own file");
     }
-    std::os::unix::fs::symlink(folder.0.join("other"), folder.0.join("glasshouse-link"))
+    std::os::unix::fs::symlink(folder.0.join("other"), folder.0.join("glasshouse-00c0ffee"))
         .expect("a link");
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(120);
-    for name in names(&folder.0).iter().filter(|name| !name.contains("young")) {
+    for name in names(&folder.0).iter().filter(|name| *name != young) {
         let file = fs::File::open(folder.0.join(name)).expect("a folder");
         file.set_modified(long_ago).expect("our own file");
     }
     let (third, _) = start_in(WSGI, &folder.0, &folder.0);
     let left = names(&folder.0);
-    assert_eq!(left.len(), 6, "{left:?}");
-    for name in ["glasshouse-link", "glasshouse-mine", "glasshouse-youngone", "other", &first[0]] {
+    assert_eq!(left.len(), 8, "{left:?}");
+    for name in [
+        "glasshouse-00c0ffee",
+        open,
+        young,
+        "glasshouse-notes",
+        "glasshouse-weekdays",
+        "other",
+        &first[0],
+    ] {
         assert!(left.iter().any(|left| left == name), "{name}: {left:?}");
     }
     drop((living, third));

@@ -110,11 +110,11 @@ fn number(name: &str, value: &str, most: u64) -> Result<u64, String> {
 }
 
 fn known(name: &str) -> Result<String, String> {
-    let mut names = ATTACKS.iter().map(|attack| attack.name).chain(["hammer"]);
-    if names.clone().any(|known| known == name) {
+    let names = || ATTACKS.iter().map(|attack| attack.name).chain(["hammer"]);
+    if names().any(|known| known == name) {
         return Ok(name.to_string());
     }
-    match nearest(name, names.by_ref()) {
+    match nearest(name, names()) {
         Some(near) => Err(format!("There is no attack {name:?}. Perhaps you mean {near}?")),
         None => Err(format!("There is no attack {name:?}.")),
     }
@@ -268,6 +268,7 @@ fn ask_once(stream: &mut BufReader<TcpStream>) -> io::Result<Option<()>> {
     let sent = stream.get_mut().write_all(b"GET /healthz HTTP/1.1\r\nHost: lab\r\n\r\n");
     let mut answer = stream.take(MOST);
     let (mut first, mut line, mut length) = (String::new(), String::new(), 0);
+    let cut = || io::Error::other("it hung up before its answer was whole");
     match sent.and_then(|()| answer.read_line(&mut first)) {
         Ok(0) => return Ok(None),
         Err(error) if hung_up(&error) => return Ok(None),
@@ -276,13 +277,15 @@ fn ask_once(stream: &mut BufReader<TcpStream>) -> io::Result<Option<()>> {
     while line != "\r\n" {
         line.clear();
         if answer.read_line(&mut line)? == 0 {
-            return Err(io::Error::other("it hung up before its answer was whole"));
+            return Err(cut());
         }
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().unwrap_or(0);
         }
     }
-    io::copy(&mut answer.take(length), &mut io::sink())?;
+    if io::copy(&mut answer.take(length), &mut io::sink())? < length {
+        return Err(cut());
+    }
     match first.starts_with("HTTP/1.1 200 ") {
         true => Ok(Some(())),
         false => Err(io::Error::other(first.trim_end().escape_debug().to_string())),

@@ -22,7 +22,7 @@ use crate::http::refusal::Refusal;
 use crate::socket::listener::{BindError, Listener};
 use crate::socket::lobby::{Deadlines, Guest, Lobby};
 use crate::socket::pool::{PoolSize, ThreadPool};
-use crate::socket::system::{Shutdown, descriptor_limit, lengthen_backlog};
+use crate::socket::system::{Shutdown, Signal, descriptor_limit, lengthen_backlog};
 use crate::socket::wire::Tap;
 
 /// All that can be set.
@@ -132,18 +132,7 @@ impl Server {
         warn_about_descriptors(self.settings.threads.cap);
         let running = self.start(handler);
         shutdown.wait();
-        let lobby = Arc::clone(&running.lobby);
-        let (all_gone, over) = mpsc::channel();
-        let told_again = all_gone.clone();
-        thread::spawn(move || all_gone.send(running.stop()));
-        thread::spawn(move || {
-            shutdown.wait();
-            told_again.send(false)
-        });
-        log_or_give_up("stopping: requests that have begun may finish; once more to stop at once");
-        // Whichever comes first. Only the second signal leaves somebody to be cut.
-        let _ = over.recv();
-        lobby.cut_all();
+        running.stop_unless_told_again(shutdown);
     }
 }
 
@@ -172,6 +161,24 @@ impl Running {
     /// if nobody had to be cut.
     pub fn stop(self) -> bool {
         self.pool.stop(self.grace)
+    }
+
+    /// The same for a program that is about to end. When a signal comes first, nobody is waited
+    /// for. SIGHUP is no such signal: it asks for no end.
+    pub fn stop_unless_told_again(self, signals: Shutdown) -> bool {
+        let lobby = Arc::clone(&self.lobby);
+        let (all_gone, over) = mpsc::channel();
+        let told_again = all_gone.clone();
+        thread::spawn(move || all_gone.send(self.stop()));
+        thread::spawn(move || {
+            while signals.wait() == Signal::Hangup {}
+            told_again.send(false)
+        });
+        log_or_give_up("stopping: requests that have begun may finish; once more to stop at once");
+        // Whichever comes first. Only the second signal leaves somebody to be cut.
+        let is_clean = over.recv().unwrap_or(true);
+        lobby.cut_all();
+        is_clean
     }
 }
 

@@ -705,19 +705,7 @@ pub fn serve_until(signals: Shutdown, server: Server, handler: Arc<dyn Handler>,
         let pool = Arc::clone(pool);
         thread::spawn(move || pool.replace_all());
     }
-    log_or_give_up("stopping: requests that have begun may finish; once more to stop at once");
-    let lobby = Arc::clone(&running.lobby);
-    let (all_gone, over) = mpsc::channel();
-    let told_again = all_gone.clone();
-    thread::spawn(move || all_gone.send(running.stop()));
-    thread::spawn(move || {
-        while signals.wait() == Signal::Hangup {}
-        told_again.send(false)
-    });
-    // Whichever comes first. False: somebody is still there.
-    let has_finished = over.recv().unwrap_or(true);
-    lobby.cut_all();
-    if !has_finished {
+    if !running.stop_unless_told_again(signals) {
         pool.kill();
     }
     pool.stop();

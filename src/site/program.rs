@@ -59,13 +59,13 @@ fn serve(config: Config) -> Result<(), String> {
     if let Some(worker) = Worker::from_environment().map_err(|error| error.to_string())? {
         return serve_as_worker(config, worker);
     }
-    let uploads = UploadFolder::of(&config)?;
+    let content = Content::of(&config)?;
     if config.workers > 1 {
-        return serve_with_workers(config, &uploads);
+        return serve_with_workers(config, &content);
     }
     let server = Server::bind(config.settings.clone());
     let server = server.map_err(|problem| advice(&problem, &config))?;
-    let house = House::of_site(&config, server.address(), &uploads.path, 1)?;
+    let house = House::with(&content, &config, server.address(), 1)?;
     // Whoever has read the greeting may send a signal at once.
     let shutdown = Shutdown::on_signals().map_err(|error| error.to_string())?;
     say(&mut io::stderr(), &greeting(&config, server.address()), 0);
@@ -77,6 +77,7 @@ fn serve(config: Config) -> Result<(), String> {
 /// Serves an application in Python. There is one process of ours then, and `--workers` of Python.
 #[cfg(unix)]
 fn serve_python(application: &str, config: &Config) -> Result<(), String> {
+    use crate::http::server::warn_about_descriptors;
     use crate::python::asgi_host::PythonAsgi;
     use crate::python::worker::{Pool, SIGNALS, serve_until};
     use crate::python::wsgi_host::PythonWsgi;
@@ -103,6 +104,7 @@ fn serve_python(application: &str, config: &Config) -> Result<(), String> {
     // Whoever has read the greeting may send a signal at once.
     let signals = Shutdown::on(&SIGNALS).map_err(|error| error.to_string())?;
     say(&mut io::stderr(), &greeting(config, server.address()), 0);
+    warn_about_descriptors(config.settings.threads.cap);
     let server = server.observed_by(Arc::clone(&house.observer));
     serve_until(signals, server, Arc::clone(&house.handler), &pool);
     house.close(Ok(()))
@@ -115,7 +117,7 @@ fn serve_python(_: &str, _: &Config) -> Result<(), String> {
 
 /// Opens the door, and lets others serve there.
 #[cfg(unix)]
-fn serve_with_workers(config: Config, uploads: &UploadFolder) -> Result<(), String> {
+fn serve_with_workers(config: Config, content: &Content) -> Result<(), String> {
     use crate::http::server::warn_about_descriptors;
     use crate::running::prefork::{Staff, Supervisor};
     use crate::socket::listener::Listener;
@@ -126,16 +128,15 @@ fn serve_with_workers(config: Config, uploads: &UploadFolder) -> Result<(), Stri
     let address = listener.address();
     // Nobody will ask this one. But what is wrong with the site is said here, once; and its spool
     // says that the folder of uploads has an owner, also while all workers are dead.
-    let _site = Site::new(&config, address, &uploads.path, 0)?;
+    let _site = Site::new(content, &config, address, 0)?;
     let staff = Staff {
         workers: config.workers,
         graceful_timeout: settings.graceful_timeout,
         ..Staff::default()
     };
     let mut supervisor = Supervisor::new(listener, staff).map_err(|error| error.to_string())?;
-    if config.uploads.is_none() {
-        let folder = uploads.path.as_os_str();
-        supervisor = supervisor.with_argument("--uploads").with_argument(folder);
+    if let Content::Site { uploads, temporary: Some(_) } = content {
+        supervisor = supervisor.with_argument("--uploads").with_argument(uploads);
     }
     say(&mut io::stderr(), &greeting(&config, address), 0);
     warn_about_descriptors(settings.threads.cap);
@@ -144,34 +145,39 @@ fn serve_with_workers(config: Config, uploads: &UploadFolder) -> Result<(), Stri
 }
 
 #[cfg(not(unix))]
-fn serve_with_workers(_: Config, _: &UploadFolder) -> Result<(), String> {
+fn serve_with_workers(_: Config, _: &Content) -> Result<(), String> {
     Err("--workers needs Unix: elsewhere a socket cannot be handed down.".to_string())
 }
 
 #[cfg(unix)]
 fn serve_as_worker(config: Config, worker: Worker) -> Result<(), String> {
-    let uploads = UploadFolder::of(&config)?;
-    let house = House::of_site(&config, worker.address(), &uploads.path, worker.number())?;
+    let content = Content::of(&config)?;
+    let house = House::with(&content, &config, worker.address(), worker.number())?;
     let (handler, observer) = (Arc::clone(&house.handler), Arc::clone(&house.observer));
     let served = worker.serve(config.settings, handler, observer);
     house.close(served)
 }
 
-/// Where uploads are kept. A temporary folder lives as long as this value, and takes what was
-/// uploaded with it.
-struct UploadFolder {
-    path: PathBuf,
-    _temporary: Option<TemporaryFolder>,
+/// What is served, if it is no application in Python.
+enum Content {
+    /// `static:DIR`. It takes no uploads, so it also works where nobody may write.
+    Files(PathBuf),
+    /// The site, and where its uploads are kept. A temporary folder lives as long as this value,
+    /// and takes what was uploaded with it.
+    Site { uploads: PathBuf, temporary: Option<TemporaryFolder> },
 }
 
-impl UploadFolder {
-    fn of(config: &Config) -> Result<UploadFolder, String> {
-        if let Some(path) = config.uploads.clone() {
-            fs::create_dir_all(&path).map_err(of(&path))?;
-            return Ok(UploadFolder { path, _temporary: None });
+impl Content {
+    fn of(config: &Config) -> Result<Content, String> {
+        if let Some(folder) = config.folder() {
+            return Ok(Content::Files(folder.into()));
+        }
+        if let Some(uploads) = config.uploads.clone() {
+            fs::create_dir_all(&uploads).map_err(of(&uploads))?;
+            return Ok(Content::Site { uploads, temporary: None });
         }
         let folder = TemporaryFolder::new().map_err(of(Path::new("a temporary folder")))?;
-        Ok(UploadFolder { path: folder.path.clone(), _temporary: Some(folder) })
+        Ok(Content::Site { uploads: folder.path.clone(), temporary: Some(folder) })
     }
 }
 
@@ -184,32 +190,34 @@ fn of(place: &Path) -> impl FnOnce(io::Error) -> String {
 /// runs. A program that has left its project is told where they are.
 const STATIC_FILES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/templates/static");
 
-/// The site, and what its pages share with its consumers.
+/// An application; and if it is the site, what its pages share with its consumers.
 struct Site {
     app: App,
-    uploads: Arc<Uploads>,
-    figures: Arc<Figures>,
+    shared: Option<(Arc<Uploads>, Arc<Figures>)>,
 }
 
 impl Site {
     /// As worker `number` shows it.
     fn new(
+        content: &Content,
         config: &Config,
         address: SocketAddr,
-        uploads: &Path,
         number: usize,
     ) -> Result<Site, String> {
+        let uploads = match content {
+            // The smallest application there is.
+            Content::Files(folder) => {
+                let files = StaticFiles::new(folder).map_err(of(folder))?;
+                return Ok(Site { app: App::new().files("", files), shared: None });
+            }
+            Content::Site { uploads, .. } => uploads,
+        };
         // Inside of the folder of uploads, so that to keep a file is to rename it.
         let spool = uploads.join(SPOOL);
         let spool = Spool::open(&spool).map_err(of(&spool))?;
         let longest = config.settings.limits.body.body;
-        let uploads = Arc::new(Uploads::new(uploads.to_path_buf(), spool, longest));
+        let uploads = Arc::new(Uploads::new(uploads.clone(), spool, longest));
         let figures = Arc::new(Figures::default());
-        // `static:DIR` is the smallest application there is.
-        if let Some(folder) = config.folder() {
-            let files = StaticFiles::new(folder).map_err(of(Path::new(folder)))?;
-            return Ok(Site { app: App::new().files("", files), uploads, figures });
-        }
         let static_files = config.static_files.clone().unwrap_or_else(|| STATIC_FILES.into());
         let app = site(SiteSettings {
             templates: config.templates.clone(),
@@ -224,7 +232,7 @@ impl Site {
         let app = app.map_err(|error| {
             format!("{}: {error}\nName the folder with --static DIR.", static_files.display())
         })?;
-        Ok(Site { app, uploads, figures })
+        Ok(Site { app, shared: Some((uploads, figures)) })
     }
 }
 
@@ -250,27 +258,27 @@ fn log(format: Format) -> Result<Arc<AccessLog>, String> {
 }
 
 impl House {
-    /// With the site in it, as worker `number` shows it, or with a folder of files.
-    fn of_site(
+    /// With this in it, as worker `number` shows it.
+    fn with(
+        content: &Content,
         config: &Config,
         address: SocketAddr,
-        uploads: &Path,
         number: usize,
     ) -> Result<House, String> {
         let log = log(config.access_log)?;
         let mut sessions = Arc::clone(&log) as Arc<dyn SessionObserver>;
-        let site = Site::new(config, address, uploads, number)?;
-        let observers = vec![Arc::clone(&site.figures) as Arc<dyn Observer>];
-        let application = match config.protocol {
-            Protocol::Wsgi => Application::Wsgi(Arc::new(site.app)),
-            Protocol::AsgiHttp => Application::Asgi(Arc::new(site.app)),
-            Protocol::AsgiWs if config.application.is_some() => {
-                Application::Asgi(Arc::new(ProtocolRouter::new(site.app)))
-            }
-            Protocol::AsgiWs => {
+        let Site { app, shared } = Site::new(content, config, address, number)?;
+        let mut observers: Vec<Arc<dyn Observer>> = Vec::new();
+        if let Some((_, figures)) = &shared {
+            observers.push(Arc::clone(figures) as _);
+        }
+        let application = match (config.protocol, shared) {
+            (Protocol::Wsgi, _) => Application::Wsgi(Arc::new(app)),
+            (Protocol::AsgiHttp, _) => Application::Asgi(Arc::new(app)),
+            (Protocol::AsgiWs, None) => Application::Asgi(Arc::new(ProtocolRouter::new(app))),
+            (Protocol::AsgiWs, Some((uploads, figures))) => {
                 let inspector = Arc::new(Inspector::new(sessions));
                 sessions = Arc::clone(&inspector) as _;
-                let Site { app, uploads, figures } = site;
                 Application::Asgi(Arc::new(with_consumers(app, &uploads, &figures, &inspector)))
             }
         };

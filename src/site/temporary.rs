@@ -1,6 +1,6 @@
 //! A folder for as long as the program runs. It holds what visitors upload, so nobody else may look
 //! into it, and it goes away at the end. A program that is killed has no end: its folder is removed
-//! when the next one starts.
+//! when another one starts, a minute later or more.
 
 use std::env;
 use std::fs::{self, DirBuilder, Metadata};
@@ -46,7 +46,7 @@ impl TemporaryFolder {
         let own = fs::symlink_metadata(&self.path)?;
         for entry in fs::read_dir(env::temp_dir())? {
             let entry = entry?;
-            if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            if !is_name_of_ours(&entry.file_name().to_string_lossy()) {
                 continue;
             }
             let Ok(seen) = fs::symlink_metadata(entry.path()) else { continue };
@@ -64,6 +64,12 @@ impl Drop for TemporaryFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
     }
+}
+
+/// A folder named `glasshouse-notes` is somebody's own, even if it is as private as ours.
+fn is_name_of_ours(name: &str) -> bool {
+    let digits = name.strip_prefix(PREFIX).unwrap_or_default();
+    digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Fails if it is there already: then it may be somebody else's.

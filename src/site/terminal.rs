@@ -81,10 +81,7 @@ fn connect(url: &WebSocketUrl) -> io::Result<TcpStream> {
     let mut problem = io::Error::new(ErrorKind::NotFound, "the name has no address");
     for address in (url.host.as_str(), url.port).to_socket_addrs()? {
         match TcpStream::connect_timeout(&address, PATIENCE) {
-            Ok(stream) => {
-                stream.set_read_timeout(Some(PATIENCE))?;
-                return Ok(stream);
-            }
+            Ok(stream) => return Ok(stream),
             Err(error) => problem = error,
         }
     }
@@ -93,7 +90,7 @@ fn connect(url: &WebSocketUrl) -> io::Result<TcpStream> {
 
 /// The head of the answer with its empty line, and what came behind it.
 fn read_head(stream: &mut TcpStream) -> Result<(Vec<u8>, Vec<u8>), String> {
-    let (mut head, mut block) = (Vec::new(), [0; 1024]);
+    let (mut head, mut block, began) = (Vec::new(), [0; 1024], Instant::now());
     loop {
         if let Some(end) = head.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
             let early = head.split_off(end + 4);
@@ -102,7 +99,9 @@ fn read_head(stream: &mut TcpStream) -> Result<(Vec<u8>, Vec<u8>), String> {
         if head.len() > HEAD {
             return Err(format!("the head of the answer is longer than {HEAD} bytes"));
         }
-        match stream.read(&mut block) {
+        // The whole head has one deadline. Sending slowly does not move it.
+        let left = PATIENCE.saturating_sub(began.elapsed()).max(Duration::from_millis(1));
+        match stream.set_read_timeout(Some(left)).and_then(|()| stream.read(&mut block)) {
             Ok(0) => return Err("the server hung up before it had answered".to_string()),
             Ok(count) => head.extend_from_slice(block.get(..count).unwrap_or_default()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
