@@ -236,7 +236,7 @@ impl Pool {
             };
             match line {
                 Ok(line) => return Ok(Lane::new(line, worker)),
-                // It has died, and its watcher is about to notice.
+                // It has died, and its watcher is about to notice. Or we have no descriptor left.
                 Err(_) => worker.release(),
             }
             if Instant::now() >= deadline {
