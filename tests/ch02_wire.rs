@@ -236,6 +236,15 @@ fn a_fill_without_sleep_gives_what_is_there_or_none() {
     assert_eq!(wire.buffered(), b"here");
 }
 
+#[test]
+fn a_fill_without_sleep_tries_for_as_long_as_a_nap_costs() {
+    let _dog = watchdog(5, "as long as a nap");
+    let (mut wire, _peer) = wire();
+    let begin = Instant::now();
+    assert_eq!(wire.fill_without_sleep().expect("no error"), None);
+    assert!(begin.elapsed() >= Duration::from_micros(40));
+}
+
 /// True if a read of this socket waits for bytes: here, until a time limit ends it.
 fn sleeps_in_reads(wire: &Wire) -> bool {
     let limit = Duration::from_millis(20);

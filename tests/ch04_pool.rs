@@ -162,6 +162,7 @@ fn hear(client: &mut TcpStream) -> Option<u8> {
         Ok(0) => None,
         Ok(_) => Some(answer[0]),
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => None,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => hear(client),
         Err(error) => panic!("neither an answer nor the end: {error}"),
     }
 }
@@ -231,6 +232,19 @@ fn the_pool_never_grows_above_its_cap() {
         assert!(house.threads() <= 4);
     }
     assert_eq!(house.parrot.most.load(Ordering::SeqCst), 4);
+    house.close();
+}
+
+/// Whoever leaves the door sends for a thread, and so does a watchman who comes by in that moment.
+#[test]
+fn one_thread_too_many_does_not_make_the_house_full() {
+    let _dog = watchdog(30, "one thread too many does not make the house full");
+    let tick = Duration::from_micros(1);
+    let house = House::open(1, 2, Deadlines { tick, ..deadlines() });
+    for _ in 0..2_000 {
+        house.client(b'q');
+        assert!(house.threads() <= 2);
+    }
     house.close();
 }
 

@@ -515,6 +515,28 @@ fn silent_connections_are_closed_without_a_word() {
 }
 
 #[test]
+fn empty_lines_do_not_make_a_silent_connection_last() {
+    let house = House::hurried(|deadlines| {
+        deadlines.head = ms(100);
+        deadlines.keep_alive = ms(100);
+    });
+    // One that never asks, and one between two requests. Each gap is far below the limit.
+    for (request, answer) in [(String::new(), String::new()), (get("/1"), ok("GET /1 \n", ""))] {
+        let mut client = house.client();
+        client.send(request);
+        for byte in b"\r\n".repeat(25) {
+            thread::sleep(ms(15));
+            client.send([byte]);
+        }
+        client.send(get("/2"));
+        client.finish();
+        eq_text(&answer, &client.all());
+    }
+    let seen = house.seen();
+    assert_eq!(seen.iter().filter(|line| line.ends_with("ended Silent")).count(), 2);
+}
+
+#[test]
 fn a_slow_body_is_408() {
     let house = House::hurried(|deadlines| deadlines.body = ms(150));
     for trickle in [false, true] {

@@ -8,10 +8,9 @@ use glasshouse::web::multipart::{
     Event, MultipartError, MultipartLimits, MultipartParser, clean_file_name,
 };
 use std::time::{Duration, Instant};
+use support::form_cases::{FORM, XX, file_form, named_form};
 use support::mutator::Mutator;
 use support::watchdog::watchdog;
-
-const XX: &str = "multipart/form-data; boundary=XX";
 
 /// A part as a test sees it: its name, the file's name, the data.
 type Seen = (String, Option<String>, Vec<u8>);
@@ -90,31 +89,10 @@ fn error(body: &[u8]) -> MultipartError {
     }
 }
 
-/// A form of one file with this data.
-fn file_form(data: &[u8]) -> Vec<u8> {
-    let head = b"--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"n\"\r\n\r\n";
-    [head, data, b"\r\n--XX--\r\n"].concat()
-}
-
-/// A form of one part with this `Content-Disposition`.
-fn named_form(disposition: &str) -> Vec<u8> {
-    format!("--XX\r\nContent-Disposition: {disposition}\r\n\r\nv\r\n--XX--\r\n").into_bytes()
-}
-
 fn part(name: &str, file_name: Option<&str>, data: &[u8]) -> Seen {
     let file_name = file_name.map(str::to_string);
     (name.to_string(), file_name, data.to_vec())
 }
-
-const FORM: &[u8] = b"--XX\r\n\
-    Content-Disposition: form-data; name=\"who\"\r\n\
-    \r\n\
-    Ada\r\n\
-    --XX\r\n\
-    content-disposition: Form-Data; name=\"photo\"; filename=\"me.jpg\"\r\n\
-    Content-Type: image/jpeg\r\n\
-    \r\n\
-    \xff\xd8\r\n--X\r\n\r\n--XX--\r\n";
 
 #[test]
 fn a_form_is_read_into_its_parts() {

@@ -13,31 +13,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
+use support::form_cases::{FORM, XX, file_form, named_form};
 use support::mutator::Mutator;
 use support::watchdog::watchdog;
-
-const XX: &str = "multipart/form-data; boundary=XX";
-
-/// A form of one file with this data.
-fn file_form(data: &[u8]) -> Vec<u8> {
-    let head = b"--XX\r\nContent-Disposition: form-data; name=\"f\"; filename=\"n\"\r\n\r\n";
-    [head, data, b"\r\n--XX--\r\n"].concat()
-}
-
-/// A form of one part with this `Content-Disposition`.
-fn named_form(disposition: &str) -> Vec<u8> {
-    format!("--XX\r\nContent-Disposition: {disposition}\r\n\r\nv\r\n--XX--\r\n").into_bytes()
-}
-
-const FORM: &[u8] = b"--XX\r\n\
-    Content-Disposition: form-data; name=\"who\"\r\n\
-    \r\n\
-    Ada\r\n\
-    --XX\r\n\
-    content-disposition: Form-Data; name=\"photo\"; filename=\"me.jpg\"\r\n\
-    Content-Type: image/jpeg\r\n\
-    \r\n\
-    \xff\xd8\r\n--X\r\n\r\n--XX--\r\n";
 
 // The reader.
 

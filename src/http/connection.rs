@@ -191,7 +191,7 @@ fn next_head(
     waits_in: Phase,
 ) -> Result<RequestHead, NoHead> {
     link.wire.explain("request");
-    let mut deadline = None;
+    let (mut silence, mut deadline) = (None, None);
     loop {
         match parser.advance(link.wire.buffered()) {
             Ok(Parse::Complete { value, used }) => {
@@ -213,7 +213,7 @@ fn next_head(
                 let deadline = *deadline.get_or_insert_with(|| link.lobby.after(head));
                 link.wait(Phase::Head, deadline)
             }
-            false => wait_for_first_byte(link, waits_in),
+            false => wait_for_first_byte(link, waits_in, &mut silence),
         };
         match count {
             Ok(0) => return Err(why_no_head(link, begun)),
@@ -223,15 +223,22 @@ fn next_head(
     }
 }
 
-fn wait_for_first_byte(link: &mut Link, phase: Phase) -> io::Result<usize> {
-    if phase == Phase::Fresh {
-        return link.wait(phase, link.lobby.after(link.lobby.deadlines.head));
+fn wait_for_first_byte(
+    link: &mut Link,
+    phase: Phase,
+    deadline: &mut Option<u64>,
+) -> io::Result<usize> {
+    let mut patience = link.lobby.deadlines.head;
+    if phase == Phase::Idle {
+        if let Some(count) = link.wire.fill_without_sleep()? {
+            return Ok(count);
+        }
+        link.wire.shrink();
+        patience = link.lobby.deadlines.keep_alive;
     }
-    if let Some(count) = link.wire.fill_without_sleep()? {
-        return Ok(count);
-    }
-    link.wire.shrink();
-    link.wait(phase, link.lobby.after(link.lobby.deadlines.keep_alive))
+    // An empty line now and then does not move it.
+    let deadline = *deadline.get_or_insert_with(|| link.lobby.after(patience));
+    link.wait(phase, deadline)
 }
 
 /// The end came instead of a head. It matters whose doing it was, and what had come before.

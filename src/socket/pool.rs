@@ -160,10 +160,8 @@ impl House {
     fn work(self: &Arc<House>, badge: Badge) {
         // The thread counts itself, and not the one who made it: a thread can die between the
         // two, and a count that nobody takes back would make the pool smaller for ever.
-        let _counted = Counted::new(self.door());
-        if badge == Badge::Regular && self.is_over_cap() {
-            return;
-        }
+        let most = if badge == Badge::Regular { self.size.cap } else { usize::MAX };
+        let Some(_counted) = Counted::new(self.door(), most) else { return };
         while self.go_to_the_door() {
             let arrival = self.listener.accept();
             let was_last = self.door().waiting.fetch_sub(1, Ordering::SeqCst) == 1;
@@ -270,9 +268,12 @@ struct Counted<'a> {
 }
 
 impl Counted<'_> {
-    fn new(door: &Door) -> Counted<'_> {
-        door.threads.fetch_add(1, Ordering::SeqCst);
-        Counted { door }
+    /// `None` if there are so many already. Here too we look and count in one step: one thread too
+    /// many would make the house look full for a moment, and two could send each other away.
+    fn new(door: &Door, most: usize) -> Option<Counted<'_>> {
+        let come = |threads| if threads < most { Some(threads + 1) } else { None };
+        let counted = door.threads.fetch_update(Ordering::SeqCst, Ordering::SeqCst, come);
+        counted.is_ok().then(|| Counted { door })
     }
 }
 

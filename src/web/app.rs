@@ -59,8 +59,7 @@ impl<'a> HttpRequest<'a> {
     /// The first field of that name, if it is text.
     pub fn field(&self, name: &str) -> Option<&'a str> {
         let name = Token::new(name.as_bytes()).ok()?;
-        let (_, value) = self.head.headers.iter().find(|(other, _)| *other == name)?;
-        value.as_str()
+        self.head.headers.get(name)?.as_str()
     }
 
     /// The pairs of the query.
@@ -771,7 +770,6 @@ impl TestResponse {
     /// The first field of that name, if it is text.
     pub fn field(&self, name: &str) -> Option<&str> {
         let name = Token::new(name.as_bytes()).ok()?;
-        let (_, value) = self.headers.iter().find(|(other, _)| *other == name)?;
-        value.as_str()
+        self.headers.get(name)?.as_str()
     }
 }

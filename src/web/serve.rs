@@ -18,7 +18,7 @@ use std::time::Instant;
 
 use crate::gateway::asgi::{self, Asgi, Emit, Event, Receive, Scope};
 use crate::gateway::wsgi::{self, Chunks, Environ, Exception, FileWrapper, Iterable};
-use crate::gateway::wsgi::{StartResponse, Wsgi};
+use crate::gateway::wsgi::{StartResponse, Wsgi, native};
 use crate::http::body::BodyError;
 use crate::http::exchange::Handler;
 use crate::http::headers::{CONTENT_LENGTH, FieldValue, Token};
@@ -95,8 +95,9 @@ impl wsgi::Application for App {
     fn call<'a>(&self, mut environ: Environ<'a>, start_response: StartResponse<'a>) -> Chunks<'a> {
         let (head, peer) = (Arc::clone(environ.head()), environ.peer());
         let response = settle(self.respond(&head, peer, &mut environ.input), &head);
+        let fields = response.headers.iter();
         let fields: Vec<(&str, Cow<str>)> =
-            response.headers.iter().map(|(name, value)| (name.as_str(), native(value))).collect();
+            fields.map(|(name, value)| (name.as_str(), native(value.as_bytes()))).collect();
         let fields: Vec<(&str, &str)> =
             fields.iter().map(|(name, value)| (*name, value.as_ref())).collect();
         start_response.call(&status_line(&response), &fields)?;
@@ -113,15 +114,6 @@ fn status_line(response: &HttpResponse) -> String {
     match response.status.reason() {
         "" => format!("{} Unregistered", response.status.code()),
         reason => format!("{} {reason}", response.status.code()),
-    }
-}
-
-/// A value as a native string of PEP 3333: a character for each byte. For ASCII it is the same
-/// text, and need not be copied.
-fn native(value: FieldValue) -> Cow<str> {
-    match value.as_str() {
-        Some(text) if text.is_ascii() => Cow::Borrowed(text),
-        _ => Cow::Owned(value.as_bytes().iter().map(|&byte| char::from(byte)).collect()),
     }
 }
 

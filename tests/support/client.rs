@@ -175,6 +175,8 @@ impl Client {
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            // Somebody has stopped this process and let it go on: Ctrl-Z, or a debugger.
+            Err(error) if error.kind() == ErrorKind::Interrupted => true,
             Err(error) => panic!("nothing comes: {error}"),
         }
     }
@@ -189,7 +191,11 @@ impl Client {
             let mut block = [0; 4096];
             let read = self.stream.read(&mut block);
             self.ahead.extend_from_slice(&block[..read.as_ref().map_or(0, |count| *count)]);
-            if left.is_zero() || !read.is_ok_and(|count| count > 0) {
+            let goes_on = match read {
+                Ok(count) => count > 0,
+                Err(error) => error.kind() == ErrorKind::Interrupted,
+            };
+            if left.is_zero() || !goes_on {
                 break;
             }
         }

@@ -5,6 +5,7 @@
 pub mod book;
 pub mod bytes;
 pub mod client;
+pub mod form_cases;
 pub mod mutator;
 pub mod prefix;
 pub mod process;

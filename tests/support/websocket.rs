@@ -206,6 +206,8 @@ impl Peer {
                 true
             }
             Err(error) if error.kind() == ErrorKind::ConnectionReset => false,
+            // Somebody has stopped this process and let it go on: Ctrl-Z, or a debugger.
+            Err(error) if error.kind() == ErrorKind::Interrupted => true,
             Err(error) => panic!("nothing comes: {error}"),
         }
     }
