@@ -637,6 +637,7 @@ fn an_application_that_cannot_be_served_ends_the_program_with_the_reason() {
     let _dog = watchdog(60, "no application");
     for (program, application, reason) in [
         (WSGI, "tests.python.nothing:app", "No module named 'tests.python.nothing'"),
+        (ASGI_WS, "no/such:app", "Modules were looked for in /"),
         (WSGI, "tests.python.hello:nothing", "has no attribute 'nothing'"),
         (WSGI, "tests.python.raw_asgi:app", "serve it with asgi_http or asgi_ws"),
         (ASGI_WS, "tests.python.hello:application", "`wsgi`"),

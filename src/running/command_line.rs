@@ -311,7 +311,7 @@ pub const FLAGS: &[Group] = &[
     Group { name: "Files", only: None, flags: &[
         flag("--templates", "", "templates, not the site's own",
             Takes::Text("DIR", "a folder", |config, text| set_folder(&mut config.templates, text))),
-        flag("--static", "", "files to serve as they are",
+        flag("--static", "", "files of /static/, not the site's own",
             Takes::Text("DIR", "a folder",
                 |config, text| set_folder(&mut config.static_files, text))),
         flag("--uploads", "", "where uploaded files go",

@@ -79,7 +79,7 @@ fn serve(config: Config) -> Result<(), String> {
 fn serve_python(application: &str, config: &Config) -> Result<(), String> {
     use crate::http::server::warn_about_descriptors;
     use crate::python::asgi_host::PythonAsgi;
-    use crate::python::worker::{Pool, SIGNALS, serve_until};
+    use crate::python::worker::{Pool, SIGNALS, StartError, serve_until};
     use crate::python::wsgi_host::PythonWsgi;
 
     let is_wsgi = config.protocol == Protocol::Wsgi;
@@ -93,7 +93,11 @@ fn serve_python(application: &str, config: &Config) -> Result<(), String> {
     // The port first: it is not worth while to start Python for a door that does not open.
     let server = Server::bind(config.settings.clone());
     let server = server.map_err(|problem| advice(&problem, config))?;
-    let pool = Arc::new(Pool::start(spec).map_err(|error| error.to_string())?);
+    let hint = where_modules_are(&spec.python);
+    let pool = Arc::new(Pool::start(spec).map_err(|error| match error {
+        StartError::Application(text) if text.contains("\nModuleNotFoundError: ") => text + &hint,
+        error => error.to_string(),
+    })?);
     let hosted = match is_wsgi {
         true => Application::Wsgi(Arc::new(PythonWsgi::new(Arc::clone(&pool)))),
         false => Application::Asgi(Arc::new(PythonAsgi::new(Arc::clone(&pool)))),
@@ -108,6 +112,19 @@ fn serve_python(application: &str, config: &Config) -> Result<(), String> {
     let server = server.observed_by(Arc::clone(&house.observer));
     serve_until(signals, server, Arc::clone(&house.handler), &pool);
     house.close(Ok(()))
+}
+
+/// What helps when a module is missing: it is misspelt, or this is another folder, or the virtual
+/// environment is not active.
+#[cfg(unix)]
+fn where_modules_are(python: &Path) -> String {
+    let folder = env::current_dir().unwrap_or_default();
+    format!(
+        "Modules were looked for in {}, and among those that {} has installed.\n\
+         They are named as after `import`: shop.wsgi, and not shop/wsgi.py.",
+        folder.display(),
+        python.display(),
+    )
 }
 
 #[cfg(not(unix))]
