@@ -673,6 +673,20 @@ fn a_hang_up_is_told_to_an_application_that_waits_for_it() {
 }
 
 #[test]
+fn a_server_that_stops_does_not_wait_for_a_client_that_stays() {
+    let (application, told) = listener();
+    let house = serve(application);
+    let mut client = house.client();
+    client.send(GET);
+    assert_eq!(told.recv(), Ok("waits"));
+    // Not before the thread waits: an application that computes may finish in peace.
+    std::thread::sleep(Duration::from_millis(50));
+    assert_eq!(house.end()[0], FINE);
+    assert_eq!(told.recv(), Ok("http.disconnect"));
+    assert!(client.all().ends_with("\r\n\r\nlate"));
+}
+
+#[test]
 fn a_client_that_has_sent_all_it_will_send_can_still_be_answered() {
     let (application, told) = listener();
     let house = serve(application);

@@ -28,7 +28,7 @@ use crate::http::headers::{EXPECT, Headers, UPGRADE};
 use crate::http::refusal::Refusal;
 use crate::http::request::{RequestHead, Version};
 use crate::http::response::{Response, ResponseWriter, Status};
-use crate::socket::lobby::{Guest, Lobby, Phase};
+use crate::socket::lobby::{Guest, Lobby, NEVER, Phase};
 use crate::socket::wire::Wire;
 
 /// Answers requests. This is the seam between the server and all that is built on it.
@@ -328,11 +328,11 @@ impl Exchange {
         Ok(())
     }
 
-    /// Waits until the client hangs up. What it sends instead is kept for its next request; after
-    /// [`DRAIN`] bytes of that we no longer wait.
+    /// Waits until the client hangs up, or the server is to stop. What the client sends instead is
+    /// kept for its next request; after [`DRAIN`] bytes of that we no longer wait.
     pub fn wait_for_hang_up(&mut self) {
         while (self.link.wire.buffered().len() as u64) < DRAIN {
-            match self.link.wire.fill() {
+            match self.link.wait(Phase::Staying, NEVER) {
                 Ok(0) => return,
                 Ok(_) => {}
                 Err(_) => return self.client_lost = true,

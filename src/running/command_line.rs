@@ -180,6 +180,8 @@ pub enum UsageError {
     BadValue(&'static str, String, String),
     /// The flag is there twice. Which one counts?
     Twice(&'static str),
+    /// The flag is about the site, and something else is to be served.
+    OnlyForSite(&'static str),
     /// A word that is neither a flag, nor its value, nor an application.
     Positional(String),
     /// An argument or a variable with bytes that are no UTF-8.
@@ -208,6 +210,9 @@ impl fmt::Display for UsageError {
                 write!(f, "{kind}{place} takes {allowed}; not {value:?}.")
             }
             UsageError::Twice(flag) => write!(f, "{flag} is there twice. Which one counts?"),
+            UsageError::OnlyForSite(flag) => {
+                write!(f, "{flag} is about the program's own site; an application has its own.")
+            }
             UsageError::Positional(word) => {
                 write!(f, "{word:?} is no flag, such as --port 8000, and no application, ")?;
                 write!(f, "which is MODULE:CALLABLE or static:DIR.")
@@ -350,6 +355,9 @@ pub const FLAGS: &[Group] = &[
 pub const ENVIRONMENT: &[(&str, &str)] =
     &[("HOST", "--host"), ("PORT", "--port"), ("WEB_CONCURRENCY", "--workers")];
 
+/// Flags that would change nothing when an application or a folder is served.
+const OF_THE_SITE: [&str; 3] = ["--templates", "--static", "--uploads"];
+
 /// Reads a command line. `own` is the program's contract; a program that has none of its own asks
 /// the variable `SERVER_PROTOCOL`. The arguments are those after the program's name.
 ///
@@ -396,6 +404,10 @@ pub fn parse<A: Into<OsString>>(
             (_, None) => arguments.next_if(is_value).transpose()?,
         };
         store(flag, &mut config, flag.name, value.as_deref())?;
+    }
+    if config.application.is_some() {
+        let flag = given.iter().find(|flag| OF_THE_SITE.contains(flag));
+        flag.map_or(Ok(()), |flag| Err(UsageError::OnlyForSite(flag)))?;
     }
     follow(&environment, &given, &mut config)?;
     Ok(match config.connect.take() {

@@ -156,6 +156,9 @@ impl Guest {
     }
 }
 
+/// The latest moment that fits beside a phase, in the lobby's milliseconds: two million years.
+pub const NEVER: u64 = u64::MAX >> 8;
+
 fn pack(phase: Phase, deadline_ms: u64) -> u64 {
     deadline_ms << 8 | phase as u64
 }
@@ -245,8 +248,7 @@ impl Lobby {
     /// The moment `span` from now, in the lobby's own milliseconds.
     pub fn after(&self, span: Duration) -> u64 {
         let moment = self.opened.elapsed().saturating_add(span).as_millis();
-        // The state keeps 56 bits of it: two million years.
-        moment.min(u128::from(u64::MAX >> 8)) as u64
+        moment.min(u128::from(NEVER)) as u64
     }
 
     /// Begins a wait between two requests. When newcomers have nobody to let them in, somebody

@@ -32,7 +32,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http::request::Parse;
-use crate::socket::lobby::{Guest, Phase};
+use crate::socket::lobby::{Guest, NEVER, Phase};
 use crate::socket::wire::Direction;
 use crate::websocket::frame::{Close, CloseCode, FrameHeader, Mask, Opcode, Role};
 use crate::websocket::message::{Assembler, Event, FrameSeen, Message, MessageError, Observer};
@@ -350,7 +350,7 @@ impl WebSocket {
         }
         let waits = self.guest.as_ref().filter(|_| !self.asked_to_leave);
         if let Some(guest) = waits {
-            guest.begin_wait(Phase::Staying, u64::MAX >> 8);
+            guest.begin_wait(Phase::Staying, NEVER);
         }
         let mut stream = &*self.line.stream;
         let direct = self.start == self.end;
