@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::http::connection::{Http, Limits, Observer};
 use crate::http::exchange::{Exchange, Handler};
@@ -163,22 +163,22 @@ impl Running {
         self.pool.stop(self.grace)
     }
 
-    /// The same for a program that is about to end. When a signal comes first, nobody is waited
-    /// for. SIGHUP is no such signal: it asks for no end.
+    /// The same for a program that is about to end. When a signal comes first, all are cut at once,
+    /// and who computes is left behind after a second. SIGHUP is no such signal: it asks for no end.
     pub fn stop_unless_told_again(self, signals: Shutdown) -> bool {
-        let lobby = Arc::clone(&self.lobby);
-        let (all_gone, over) = mpsc::channel();
-        let told_again = all_gone.clone();
-        thread::spawn(move || all_gone.send(self.stop()));
-        thread::spawn(move || {
+        let told_again = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&told_again);
+        let listen = move || {
             while signals.wait() == Signal::Hangup {}
-            told_again.send(false)
-        });
+            tell.store(true, Ordering::SeqCst);
+        };
+        // Not `thread::spawn`, which panics when the system has no thread to give: then a second
+        // signal changes nothing, and the stop is as graceful as ever.
+        let _ = thread::Builder::new().spawn(listen);
         log_or_give_up("stopping: requests that have begun may finish; once more to stop at once");
-        // Whichever comes first. Only the second signal leaves somebody to be cut.
-        let is_clean = over.recv().unwrap_or(true);
-        lobby.cut_all();
-        is_clean
+        let began = Instant::now();
+        let is_late = || began.elapsed() >= self.grace;
+        self.pool.stop_unless(|| told_again.load(Ordering::SeqCst) || is_late())
     }
 }
 
@@ -218,7 +218,7 @@ pub fn log_or_give_up(line: &str) -> bool {
         IS_STUCK.store(false, Ordering::SeqCst);
         let _ = tell.send(is_written);
     };
-    // Not `thread::spawn`, which panics when the system has no thread to give.
+    // Again not `thread::spawn`.
     if thread::Builder::new().spawn(print).is_err() {
         IS_STUCK.store(false, Ordering::SeqCst);
     }

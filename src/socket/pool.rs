@@ -102,12 +102,19 @@ impl ThreadPool {
     /// Closes the door, sends those home who wait between requests, and lets the others finish
     /// for at most `grace`. Then it cuts. Returns true if nobody had to be cut.
     pub fn stop(&self, grace: Duration) -> bool {
+        let began = Instant::now();
+        self.stop_unless(|| began.elapsed() >= grace)
+    }
+
+    /// The same, but the others may finish for as long as `is_over` does not say otherwise.
+    pub fn stop_unless(&self, is_over: impl Fn() -> bool) -> bool {
         self.stopper().ask();
-        if self.wait_until_empty(grace) {
+        if self.wait_until_empty(is_over) {
             return true;
         }
         self.house.lobby.cut_all();
-        self.wait_until_empty(Duration::from_secs(1));
+        let cut = Instant::now();
+        self.wait_until_empty(|| cut.elapsed() >= Duration::from_secs(1));
         false
     }
 
@@ -116,10 +123,9 @@ impl ThreadPool {
         self.house.listener.stop()
     }
 
-    fn wait_until_empty(&self, patience: Duration) -> bool {
-        let began = Instant::now();
+    fn wait_until_empty(&self, is_over: impl Fn() -> bool) -> bool {
         while self.threads() > 0 {
-            if began.elapsed() >= patience {
+            if is_over() {
                 return false;
             }
             // Each time again: a thread may have begun to wait after we last looked.
