@@ -640,6 +640,8 @@ fn an_application_that_cannot_be_served_ends_the_program_with_the_reason() {
         (ASGI_WS, "no/such:app", "Modules were looked for in /"),
         (WSGI, "tests.python.hello:nothing", "has no attribute 'nothing'"),
         (WSGI, "tests.python.raw_asgi:app", "serve it with asgi_http or asgi_ws"),
+        (WSGI, "platform:node", "if it makes an application, say platform:node()"),
+        (WSGI, "textwrap:dedent", "it does not take environ and start_response"),
         (ASGI_WS, "tests.python.hello:application", "`wsgi`"),
     ] {
         let (code, _, err) = run_flags(program, &[application, "--port", "0"]);

@@ -196,15 +196,30 @@ def load(name):
     found = importlib.import_module(module)
     if not path:
         path = "application" if hasattr(found, "application") else "app"
+    factory = path.endswith("()")
     for part in path.removesuffix("()").split("."):
         found = getattr(found, part)
-    if path.endswith("()"):
+    if factory:
         found = found()
     if inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(getattr(found, "__call__", None)):
         sys.exit(f"{name} is an async callable, for ASGI: serve it with asgi_http or asgi_ws.")
     if not callable(found):
         sys.exit(f"{name} is {found!r}, which cannot be called.")
-    return found
+    if accepts(found, 2):
+        return found
+    if accepts(found, 0) and not factory:
+        sys.exit(f"{name} takes no arguments: if it makes an application, say {name}()")
+    sys.exit(f"{name} is no WSGI application: it does not take environ and start_response")
+
+
+def accepts(application, count):
+    try:
+        inspect.signature(application).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:
+        pass  # it is not written in Python, and does not say what it takes
+    return True
 
 
 def take_control():
