@@ -177,8 +177,7 @@ impl Running {
         let _ = thread::Builder::new().spawn(listen);
         log_or_give_up("stopping: requests that have begun may finish; once more to stop at once");
         let began = Instant::now();
-        let is_late = || began.elapsed() >= self.grace;
-        self.pool.stop_unless(|| told_again.load(Ordering::SeqCst) || is_late())
+        self.pool.stop_unless(|| told_again.load(Ordering::SeqCst) || began.elapsed() >= self.grace)
     }
 }
 

@@ -405,9 +405,9 @@ pub fn parse<A: Into<OsString>>(
         };
         store(flag, &mut config, flag.name, value.as_deref())?;
     }
-    if config.application.is_some() {
-        let flag = given.iter().find(|flag| OF_THE_SITE.contains(flag));
-        flag.map_or(Ok(()), |flag| Err(UsageError::OnlyForSite(flag)))?;
+    let of_the_site = given.iter().find(|flag| OF_THE_SITE.contains(flag));
+    if let (Some(flag), Some(_)) = (of_the_site, &config.application) {
+        return Err(UsageError::OnlyForSite(flag));
     }
     follow(&environment, &given, &mut config)?;
     Ok(match config.connect.take() {
