@@ -76,19 +76,21 @@ pub mod python {
     pub mod asgi_host; // chapter 44
 }
 
-/// The site that shows it all. It may use everything above it, and nothing uses it.
+/// Part VIII. The site that shows it all.
+// A chapter of it has several files, and the last of them says its number.
 pub mod site {
-    pub mod figures;
     pub mod contents;
+    pub mod book; // chapter 45
+    pub mod figures;
     pub mod compare;
     pub mod uploads;
     pub mod workshop;
-    pub mod views;
+    pub mod views; // chapter 46
     pub mod inspector;
-    pub mod consumers;
+    pub mod consumers; // chapter 47
     pub mod terminal;
     pub mod temporary;
-    pub mod program;
+    pub mod program; // chapter 48
 }
 
 /// The example in README.md is compiled with the tests.

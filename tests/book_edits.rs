@@ -257,8 +257,8 @@ fn told(exercise: &Exercise, edits: &[Edit]) -> Vec<Problem> {
 /// Does the edit fit its file, and is its test there?
 fn fits(project: &Project, contents: &[Module], edit: &Edit) -> Result<(), Problem> {
     let problem = |what: String| Problem::new(&edit.path, 1, what);
-    let module = contents.iter().find(|module| module.number == Some(edit.chapter));
-    let module =
+    let module = numbered(contents).find(|(number, _)| *number == edit.chapter);
+    let (_, module) =
         module.ok_or_else(|| problem(format!("src/lib.rs has no chapter {}", edit.chapter)))?;
     let own = edit.exercise().split('.').next().unwrap_or_default();
     if own != edit.chapter.to_string() {
@@ -290,7 +290,7 @@ fn fits(project: &Project, contents: &[Module], edit: &Edit) -> Result<(), Probl
 /// Every `exercise_*` test waits for an extend exercise of the text, and starts red.
 fn waiting(project: &Project, contents: &[Module], listed: &[Exercise]) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for module in contents.iter().filter(|module| module.number.is_some()) {
+    for (_, module) in numbered(contents) {
         let path = format!("tests/{}.rs", module.test());
         let text = project.text(&path).unwrap_or_default();
         let functions = functions(text);

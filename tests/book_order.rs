@@ -4,7 +4,7 @@
 mod support;
 
 use support::book::{
-    Chapter, HEADINGS, Module, Problem, Project, find_word, functions, numbered, report,
+    Chapter, HEADINGS, Module, Problem, Project, SITE, find_word, functions, numbered, report,
 };
 
 const FUNCTION_LINES: usize = 60;
@@ -126,7 +126,7 @@ fn text_order(project: &Project) -> Vec<Problem> {
     let contents = project.contents();
     let mut problems = Vec::new();
     for chapter in project.book().numbered() {
-        let Some(place) = contents.iter().position(|module| module.number == Some(chapter.number))
+        let Some(place) = contents.iter().rposition(|module| module.number == Some(chapter.number))
         else {
             let what = format!("src/lib.rs has no chapter {}", chapter.number);
             problems.push(Problem::text(chapter.line, what));
@@ -190,12 +190,10 @@ fn places(project: &Project) -> Vec<Problem> {
     for module in contents.iter().filter(|module| project.text(&module.path).is_none()) {
         problems.push(Problem::new("src/lib.rs", 1, format!("there is no file {}", module.path)));
     }
-    for pair in contents.windows(2) {
-        if pair[0].number.is_none() && pair[1].number.is_some() {
-            let what = "has no `// chapter N` on its line in src/lib.rs, but a later file has (rustfmt \
-                        moves such comments: put #[rustfmt::skip] above the part)";
-            problems.push(Problem::new(&pair[0].path, 1, what));
-        }
+    for module in contents.iter().filter(|module| !module.leads && module.part != SITE) {
+        let what = "has no `// chapter N` on its line in src/lib.rs (rustfmt moves such comments: put \
+                    #[rustfmt::skip] above the part)";
+        problems.push(Problem::new(&module.path, 1, what));
     }
     for (expected, (number, module)) in (1..).zip(numbered(&contents)) {
         let path = &module.path;

@@ -111,6 +111,17 @@ fn the_contents_are_cut_after_a_chapter() {
     );
 }
 
+#[test]
+fn a_file_of_the_site_belongs_to_the_next_number() {
+    let site = "    pub mod figures;\n    pub mod views; // chapter 4\n    pub mod program;\n";
+    let lib = LIB.replace("    pub mod views;\n", site);
+    let modules = contents(&lib);
+    let numbers: Vec<Option<usize>> = modules.iter().map(|module| module.number).collect();
+    assert_eq!(numbers, [Some(1), Some(2), Some(3), Some(4), Some(4), None]);
+    let leading: Vec<&str> = numbered(&modules).map(|(_, module)| module.name.as_str()).collect();
+    assert_eq!(leading, ["line", "door", "head", "views"]);
+}
+
 /// Writes a crate of the three chapters and returns the problems of its prefixes.
 fn problems_of(name: &str, door: &str, scratch: &str) -> Vec<String> {
     let book = format!("## Chapter 1: Lines\n```rust scratch\n{scratch}\n```\n");

@@ -555,7 +555,7 @@ fn the_view_shows_each_line_escaped_and_with_its_chapter() {
 #[test]
 fn a_module_without_a_chapter_is_shown_by_its_name() {
     assert_eq!(chapter_of("wire"), format!("ch {} wire", number_of("wire")));
-    assert_eq!(chapter_of("views"), "views");
+    assert_eq!(chapter_of("figures"), "figures");
     assert_eq!(chapter_of("nobody"), "nobody");
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use glasshouse::site::contents::parts;
-use glasshouse::site::figures::{Figures, SECONDS};
+use glasshouse::site::figures::SECONDS;
 use support::client::{Answer, Client, field};
 use support::process::Process;
 use support::server::{Server, port_in};
@@ -101,6 +101,8 @@ fn without_body() -> Vec<Request> {
     let mut requests = Vec::new();
     for target in [
         "/",
+        "/book/",
+        "/book/7/",
         "/wire/",
         "/compare/",
         "/compare/?name=Ada&error=1",
@@ -277,7 +279,7 @@ fn every_page_is_whole_in_debug_mode_where_a_missing_name_is_an_error() {
         assert!(!answer.text().contains("{{ ") || target == "/template/", "{target}");
         pages += usize::from(answer.says(&format!("Content-Type: {HTML}")));
     }
-    assert_eq!(pages, 11);
+    assert_eq!(pages, 12);
     server.wait_for("Request took ");
 }
 
@@ -330,6 +332,8 @@ fn no_page_shows_what_a_stranger_typed_as_html() {
     let mut pages = 0;
     for path in [
         "/",
+        "/book/",
+        "/book/7/",
         "/wire/",
         "/compare/",
         "/compare/html/",
@@ -351,7 +355,7 @@ fn no_page_shows_what_a_stranger_typed_as_html() {
         assert!(!is_page || !answer.text().contains("<b>&"), "{path}: {}", answer.text());
         pages += usize::from(is_page);
     }
-    assert_eq!(pages, 12);
+    assert_eq!(pages, 14);
     let form = format!("{EVIL_ENCODED}={EVIL_ENCODED}");
     let upload = multipart(&[("<b>&", "<b>&.txt", b"<b>&")], &[("<b>&'", EVIL)]);
     for (target, kind, body) in [
@@ -571,48 +575,6 @@ fn the_temporary_folder_is_private_and_gone_afterwards_and_any_folder_will_do() 
 }
 
 #[test]
-fn a_server_removes_what_a_killed_one_has_left_and_nothing_else() {
-    let _dog = watchdog(30, "orphans");
-    let folder = Folder::new("orphans");
-    let (living, _) = start_in(WSGI, &folder.0, &folder.0);
-    let first = names(&folder.0);
-    let (killed, _) = start_in(WSGI, &folder.0, &folder.0);
-    killed.signal("KILL");
-    drop(killed);
-    let (open, young, dead) = ("glasshouse-0badcafe", "glasshouse-0000beef", "glasshouse-00000000");
-    for name in [open, young, dead, "glasshouse-notes", "glasshouse-weekdays", "other"] {
-        fs::create_dir(folder.0.join(name)).expect("a folder");
-    }
-    // As private as ours are; the first is open to all.
-    for name in names(&folder.0).iter().filter(|name| *name != open) {
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        fs::set_permissions(folder.0.join(name), private).expect("our own file");
-    }
-    std::os::unix::fs::symlink(folder.0.join("other"), folder.0.join("glasshouse-00c0ffee"))
-        .expect("a link");
-    let long_ago = std::time::SystemTime::now() - Duration::from_secs(120);
-    for name in names(&folder.0).iter().filter(|name| *name != young) {
-        let file = fs::File::open(folder.0.join(name)).expect("a folder");
-        file.set_modified(long_ago).expect("our own file");
-    }
-    let (third, _) = start_in(WSGI, &folder.0, &folder.0);
-    let left = names(&folder.0);
-    assert_eq!(left.len(), 8, "{left:?}");
-    for name in [
-        "glasshouse-00c0ffee",
-        open,
-        young,
-        "glasshouse-notes",
-        "glasshouse-weekdays",
-        "other",
-        &first[0],
-    ] {
-        assert!(left.iter().any(|left| left == name), "{name}: {left:?}");
-    }
-    drop((living, third));
-}
-
-#[test]
 fn templates_and_static_files_can_come_from_another_folder() {
     let _dog = watchdog(30, "--templates, --static");
     let folder = Folder::new("own");
@@ -635,52 +597,6 @@ fn templates_and_static_files_can_come_from_another_folder() {
 }
 
 // Figures.
-
-#[test]
-fn figures_are_counted_by_second_by_status_and_by_time() {
-    let figures = Figures::default();
-    let at = Duration::from_secs;
-    for (second, status, micros) in
-        [(0, 200, 50), (0, 204, 99), (0, 404, 100), (59, 500, 1_000_000), (59, 301, 999)]
-    {
-        figures.count(at(second), Some(status), Duration::from_micros(micros));
-    }
-    figures.count(at(59), None, Duration::from_micros(50));
-    let snapshot = figures.snapshot_at(at(59));
-    assert_eq!(snapshot.seconds.len(), SECONDS);
-    assert_eq!((snapshot.seconds[0], snapshot.seconds[59]), (3, 3));
-    assert_eq!(snapshot.seconds.iter().sum::<u64>(), 6);
-    assert_eq!(snapshot.statuses, [0, 2, 1, 1, 1]);
-    assert_eq!(snapshot.times, [3, 1, 1, 0, 0, 0, 0, 0, 0, 1]);
-    assert_eq!(snapshot.requests(), 6);
-    assert_eq!(snapshot.quantile(0.5).as_deref(), Some("under 0.1 ms"));
-    assert_eq!(snapshot.quantile(0.99).as_deref(), Some("1 s or more"));
-    assert_eq!(Figures::default().snapshot().quantile(0.5), None);
-    // A second later the first one is out of sight. Two minutes later all of them are.
-    assert_eq!(figures.snapshot_at(at(60)).seconds.iter().sum::<u64>(), 3);
-    assert_eq!(figures.snapshot_at(at(179)).seconds.iter().sum::<u64>(), 0);
-    // A place of the ring that is used again begins anew.
-    figures.count(at(59 + 61), Some(200), Duration::ZERO);
-    assert_eq!(figures.snapshot_at(at(120)).seconds, [vec![0; 59], vec![1]].concat());
-}
-
-#[test]
-fn no_count_is_lost_when_many_threads_count() {
-    let figures = Figures::default();
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for at in 0..10_000 {
-                    let at = Duration::from_millis(at);
-                    figures.count(at, Some(200), Duration::ZERO);
-                }
-            });
-        }
-    });
-    let snapshot = figures.snapshot_at(Duration::from_secs(9));
-    assert_eq!((snapshot.requests(), snapshot.statuses[1]), (40_000, 40_000));
-    assert_eq!(snapshot.seconds.iter().sum::<u64>(), 40_000);
-}
 
 #[test]
 fn the_server_s_own_traffic_can_be_seen_as_it_happens() {

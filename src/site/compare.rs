@@ -82,6 +82,7 @@ fn blocks(wire: &str) -> Vec<Context> {
         Context::new()
             .with("arrow", arrow.trim_start_matches("#1").trim())
             .with("chapter", chapter.trim())
+            .with("number", chapter.split(' ').nth(1))
             .with("lines", lines)
     };
     blocks.into_iter().map(context).collect()

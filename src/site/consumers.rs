@@ -1,4 +1,6 @@
-//! What the site says over WebSockets.
+//! Chapter 47: live pages. RFC 6455, sections 7.4.1 and 10.4.
+//!
+//! What the site says over WebSockets:
 //!
 //! ```text
 //!   address            the client sends           and hears
@@ -47,7 +49,7 @@ pub fn with_consumers(
     let trends = Arc::new(Trends {
         figures: Arc::clone(figures),
         members: Group::new(),
-        is_told: Mutex::new(false),
+        has_thread: Mutex::new(false),
     });
     let chat = move || ChatConsumer { rooms: Arc::clone(&rooms), seat: None };
     let live = move || TrendsConsumer { trends: Arc::clone(&trends), channel: None };
@@ -68,7 +70,7 @@ fn json(context: Context) -> String {
 /// One file after the other, each announced with its size and its name. Whatever ends the
 /// WebSocket before the last byte of a file ends the file too: it has an owner, and that goes.
 /// Nothing bounds how long the next piece may take. A client that only answers pings keeps a thread,
-/// as every silent WebSocket does, and the part of a file that it has sent.
+/// as every silent WebSocket does, and on the disk no more than if it had sent the whole file.
 struct UploadConsumer {
     uploads: Arc<Uploads>,
     arriving: Option<Arriving>,
@@ -110,6 +112,7 @@ impl UploadConsumer {
         let longest = self.uploads.longest;
         if size > longest {
             let words = format!("a file may have {longest} bytes, and this one has {size}");
+            // RFC 6455, section 7.4.1: for a message that is too big. This one only announces it.
             return Err(refused(CloseCode::TOO_BIG, words));
         }
         let name = clean_file_name(name, FILE_NAME);
@@ -202,13 +205,14 @@ impl Rooms {
     /// The room of that name. `None` if there is no room for one more.
     fn get(&self, name: &str) -> Option<Arc<Room>> {
         let mut rooms = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
-        if !rooms.contains_key(name) && rooms.len() >= ROOMS {
+        if let Some(room) = rooms.get(name) {
+            return Some(Arc::clone(room));
+        }
+        if rooms.len() >= ROOMS {
+            // In the others somebody has a seat, or is about to take one.
             rooms.retain(|_, room| Arc::strong_count(room) > 1);
         }
-        if !rooms.contains_key(name) && rooms.len() >= ROOMS {
-            return None;
-        }
-        Some(rooms.entry(name.to_string()).or_default().clone())
+        (rooms.len() < ROOMS).then(|| Arc::clone(rooms.entry(name.to_string()).or_default()))
     }
 }
 
@@ -216,6 +220,7 @@ impl Room {
     fn join(&self, channel: &Channel, name: &str) {
         let history = self.history();
         for said in history.iter() {
+            // A newcomer has room for all of it. If one has gone already, the group finds out.
             let _ = channel.post(Payload::Text(said.clone()));
         }
         self.members.join(channel);
@@ -252,7 +257,7 @@ struct ChatConsumer {
     seat: Option<Seat>,
 }
 
-/// A visitor in a room. Its end is that of the visit, also after a panic.
+/// A visitor's place in a room. Its end is that of the visit, also after a panic.
 struct Seat {
     room: Arc<Room>,
     channel: Channel,
@@ -270,11 +275,14 @@ fn is_name(name: &str) -> bool {
     (1..=NAME).contains(&count) && !name.chars().any(is_unseen)
 }
 
-/// Nobody sees these, and some of them turn what stands behind them around: with them a name could
-/// look like that of somebody else.
+/// Nobody sees these. Some make two names look like one, and some turn around what stands behind
+/// them, which are the words that follow the name on all pages.
 fn is_unseen(letter: char) -> bool {
-    let formats = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];
-    letter.is_control() || letter == '\u{feff}' || formats.iter().any(|one| one.contains(&letter))
+    let single = ['\u{ad}', '\u{61c}', '\u{180e}', '\u{feff}'];
+    let ranges = ['\u{200b}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2060}'..='\u{206f}'];
+    letter.is_control()
+        || single.contains(&letter)
+        || ranges.iter().any(|range| range.contains(&letter))
 }
 
 impl WebSocketConsumer for ChatConsumer {
@@ -295,8 +303,9 @@ impl WebSocketConsumer for ChatConsumer {
             channel.close(CloseCode::POLICY.0, "there are too many rooms now")?;
             return Ok(channel);
         };
-        room.join(&channel, &name);
-        self.seat = Some(Seat { room, channel: channel.clone(), name });
+        let seat = Seat { room, channel: channel.clone(), name };
+        seat.room.join(&seat.channel, &seat.name);
+        self.seat = Some(seat);
         Ok(channel)
     }
 
@@ -319,8 +328,8 @@ impl WebSocketConsumer for ChatConsumer {
 struct Trends {
     figures: Arc<Figures>,
     members: Group,
-    /// Whether there is that thread. Locked while somebody joins, so that it does not end just then.
-    is_told: Mutex<bool>,
+    /// Locked while somebody joins, and while the thread finds out whether it is still needed.
+    has_thread: Mutex<bool>,
 }
 
 /// How often the figures are sent.
@@ -328,24 +337,24 @@ const SECOND: Duration = Duration::from_secs(1);
 
 impl Trends {
     fn join(self: &Arc<Trends>, channel: &Channel) {
-        let mut is_told = self.is_told();
+        let mut has_thread = self.has_thread();
         let _ = channel.post(self.figures());
         self.members.join(channel);
-        if *is_told {
+        if *has_thread {
             return;
         }
         let trends = Arc::clone(self);
         let thread = thread::Builder::new().name("trends".into()).stack_size(256 * 1024);
         // If the system refuses the thread, the next member asks for it again.
-        *is_told = thread.spawn(move || trends.tell()).is_ok();
+        *has_thread = thread.spawn(move || trends.tell()).is_ok();
     }
 
     fn tell(&self) {
         loop {
             thread::sleep(SECOND);
-            let mut is_told = self.is_told();
+            let mut has_thread = self.has_thread();
             if self.members.broadcast(&self.figures()) == 0 {
-                *is_told = false;
+                *has_thread = false;
                 return;
             }
         }
@@ -355,8 +364,8 @@ impl Trends {
         Payload::Text(json(self.figures.snapshot().to_context()))
     }
 
-    fn is_told(&self) -> MutexGuard<'_, bool> {
-        self.is_told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn has_thread(&self) -> MutexGuard<'_, bool> {
+        self.has_thread.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -18,7 +18,7 @@ pub struct Part {
 /// One file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chapter {
-    /// Its number; empty for a file of the site.
+    /// Its number.
     pub number: String,
     /// Its path in the project.
     pub file: String,

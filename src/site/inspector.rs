@@ -27,11 +27,13 @@ use crate::websocket::message::{FrameSeen, Observer};
 use crate::websocket::session::SessionObserver;
 use crate::websocket::sha1::hex;
 
-/// The only address whose frames can be watched. Reports are frames too, and a report of reports
-/// would have no end.
+/// The only address whose frames can be watched. Reports are frames too: with a chain of watchers,
+/// each watched by the one before, they would be reported inside of each other until the stack is
+/// full.
 const WATCHED: &str = "/ws/echo/";
 
-/// Who watches whom. It stands in front of another observer, such as a log, and passes all on.
+/// Who watches whom. It stands in front of another observer, such as a log, and passes on what it is
+/// told. Only the question who wants to see frames it answers alone.
 pub struct Inspector {
     next: Arc<dyn SessionObserver>,
     by_token: Mutex<BTreeMap<String, Watcher>>,

@@ -1,4 +1,15 @@
-//! The program that serves the site: behind one of three contracts, in one process or in many.
+//! Chapter 48: the program. It serves the site, behind one of three contracts, in one process or in
+//! many, and whatever happens, it says so and cleans up.
+//!
+//! ```text
+//!   opened, from top to bottom     closed
+//!   the folder of uploads          5. last, when its value ends with `serve`
+//!   the port                       1. nobody comes in any more, and who is inside may finish
+//!   the log                        3. its last lines are written
+//!   the spool, the site            4. with the handler that holds them
+//!   the gateway, its lifespan      2. the application puts all away, and has ten seconds for it
+//!   signals, the greeting
+//! ```
 
 use std::env;
 use std::fs;
@@ -47,7 +58,11 @@ pub fn run(own: Option<Protocol>) -> ExitCode {
     command_line::run(own, serve, talk)
 }
 
-fn serve(config: Config) -> Result<(), String> {
+/// Serves until a signal comes, and puts all away behind it.
+///
+/// # Errors
+/// Why nothing is served, or what went wrong at the end, in words for the person who started it.
+pub fn serve(config: Config) -> Result<(), String> {
     if let Some(application) = config.python() {
         return serve_python(application, &config);
     }
@@ -102,9 +117,8 @@ fn serve_python(application: &str, config: &Config) -> Result<(), String> {
         true => Application::Wsgi(Arc::new(PythonWsgi::new(Arc::clone(&pool)))),
         false => Application::Asgi(Arc::new(PythonAsgi::new(Arc::clone(&pool)))),
     };
-    let log = log(config.access_log)?;
-    let sessions = Arc::clone(&log) as _;
-    let house = House::furnish(config, server.address(), hosted, sessions, Vec::new(), log)?;
+    let observers = Observers::new(config.access_log)?;
+    let house = House::furnish(config, server.address(), hosted, observers)?;
     // Whoever has read the greeting may send a signal at once.
     let signals = Shutdown::on(&SIGNALS).map_err(|error| error.to_string())?;
     say(&mut io::stderr(), &greeting(config, server.address()), 0);
@@ -251,6 +265,25 @@ impl Site {
         })?;
         Ok(Site { app, shared: Some((uploads, figures)) })
     }
+
+    /// Behind this contract, and seen by whom its pages need.
+    fn behind(self, protocol: Protocol, observers: &mut Observers) -> Application {
+        let Site { app, shared } = self;
+        if let Some((_, figures)) = &shared {
+            observers.of_requests.push(Arc::clone(figures) as _);
+        }
+        match (protocol, shared) {
+            (Protocol::Wsgi, _) => Application::Wsgi(Arc::new(app)),
+            (Protocol::AsgiHttp, _) => Application::Asgi(Arc::new(app)),
+            (Protocol::AsgiWs, None) => Application::Asgi(Arc::new(ProtocolRouter::new(app))),
+            (Protocol::AsgiWs, Some((uploads, figures))) => {
+                // It passes on what it sees, so it stands in front of whoever stood here before.
+                let inspector = Arc::new(Inspector::new(Arc::clone(&observers.of_sessions)));
+                observers.of_sessions = Arc::clone(&inspector) as _;
+                Application::Asgi(Arc::new(with_consumers(app, &uploads, &figures, &inspector)))
+            }
+        }
+    }
 }
 
 /// What is served, as its contract wants it.
@@ -265,6 +298,26 @@ struct House {
     observer: Arc<dyn Observer>,
     log: Arc<AccessLog>,
     lifespan: Option<Arc<Asgi>>,
+}
+
+/// Who looks on while it serves.
+struct Observers {
+    log: Arc<AccessLog>,
+    of_requests: Vec<Arc<dyn Observer>>,
+    of_sessions: Arc<dyn SessionObserver>,
+}
+
+impl Observers {
+    /// The log, in this format.
+    fn new(format: Format) -> Result<Observers, String> {
+        let log = log(format)?;
+        let mut of_requests: Vec<Arc<dyn Observer>> = vec![Arc::clone(&log) as _];
+        // These two have no place in their lines for what went wrong.
+        if matches!(format, Format::Common | Format::Combined) {
+            of_requests.push(self::log(Format::None)?);
+        }
+        Ok(Observers { of_requests, of_sessions: Arc::clone(&log) as _, log })
+    }
 }
 
 fn log(format: Format) -> Result<Arc<AccessLog>, String> {
@@ -282,47 +335,29 @@ impl House {
         address: SocketAddr,
         number: usize,
     ) -> Result<House, String> {
-        let log = log(config.access_log)?;
-        let mut sessions = Arc::clone(&log) as Arc<dyn SessionObserver>;
-        let Site { app, shared } = Site::new(content, config, address, number)?;
-        let mut observers: Vec<Arc<dyn Observer>> = Vec::new();
-        if let Some((_, figures)) = &shared {
-            observers.push(Arc::clone(figures) as _);
-        }
-        let application = match (config.protocol, shared) {
-            (Protocol::Wsgi, _) => Application::Wsgi(Arc::new(app)),
-            (Protocol::AsgiHttp, _) => Application::Asgi(Arc::new(app)),
-            (Protocol::AsgiWs, None) => Application::Asgi(Arc::new(ProtocolRouter::new(app))),
-            (Protocol::AsgiWs, Some((uploads, figures))) => {
-                let inspector = Arc::new(Inspector::new(sessions));
-                sessions = Arc::clone(&inspector) as _;
-                Application::Asgi(Arc::new(with_consumers(app, &uploads, &figures, &inspector)))
-            }
-        };
-        House::furnish(config, address, application, sessions, observers, log)
+        let mut observers = Observers::new(config.access_log)?;
+        let site = Site::new(content, config, address, number)?;
+        let application = site.behind(config.protocol, &mut observers);
+        House::furnish(config, address, application, observers)
     }
 
-    /// Puts the contract in front of the application, and the observers beside it.
+    /// Puts the contract in front of the application, the proxies in front of the contract, and the
+    /// observers beside them.
     fn furnish(
         config: &Config,
         address: SocketAddr,
         application: Application,
-        sessions: Arc<dyn SessionObserver>,
-        mut observers: Vec<Arc<dyn Observer>>,
-        log: Arc<AccessLog>,
+        observers: Observers,
     ) -> Result<House, String> {
-        let (gateway, lifespan) = gateway(config, address, application, sessions)?;
+        let Observers { log, of_requests, of_sessions } = observers;
+        let (gateway, lifespan) = gateway(config, address, application, of_sessions)?;
         let trusted = config.forwarded_allow_ips.clone();
         let handler = Arc::new(BehindProxy::new(gateway, trusted));
-        observers.push(Arc::clone(&log) as _);
-        // These two have no place in their lines for what went wrong.
-        if matches!(config.access_log, Format::Common | Format::Combined) {
-            observers.push(self::log(Format::None)?);
-        }
-        Ok(House { handler, observer: Arc::new(Several(observers)), log, lifespan })
+        Ok(House { handler, observer: Arc::new(Several(of_requests)), log, lifespan })
     }
 
-    /// The last connection has ended. Says good-bye to the application, and writes the last lines.
+    /// The last connection has ended. Says good-bye to the application, as ASGI 3.0 has it in
+    /// "Lifespan", and writes the last lines.
     fn close(self, served: io::Result<()>) -> Result<(), String> {
         let problem = self.lifespan.and_then(|asgi| asgi.shut_down(PATIENCE));
         self.log.flush();
@@ -347,6 +382,7 @@ fn gateway(
     let asgi = match application {
         Application::Wsgi(application) => {
             let wsgi = Wsgi::new(application, address).below(root_path);
+            // PEP 3333: `wsgi.multiprocess` says whether there are others like us.
             return Ok((Arc::new(wsgi.in_many_processes(config.workers > 1)), None));
         }
         Application::Asgi(application) => Asgi::start(application, address),

@@ -1,6 +1,15 @@
 //! A folder for as long as the program runs. It holds what visitors upload, so nobody else may look
 //! into it, and it goes away at the end. A program that is killed has no end: its folder is removed
 //! when another one starts, a minute later or more.
+//!
+//! ```text
+//!   /tmp                       everybody may write here, also a link with a name that we would use
+//!   └─ glasshouse-5be1c0a7     drwx------, of ours
+//!      ├─ upload-...           kept
+//!      └─ .spool
+//!         ├─ spool-TOKEN-1.part   arriving
+//!         └─ spool-TOKEN.live     a socket: who lives here answers, and the dead do not
+//! ```
 
 use std::env;
 use std::fs::{self, DirBuilder, Metadata};
@@ -26,25 +35,44 @@ pub struct TemporaryFolder {
 }
 
 impl TemporaryFolder {
-    /// Makes the folder, among the system's temporary files.
+    /// Makes the folder, among the system's temporary files. POSIX.1-2017, XBD section 8.3: TMPDIR
+    /// says where they are.
     ///
     /// # Errors
     /// Those of the system.
     pub fn new() -> io::Result<TemporaryFolder> {
+        TemporaryFolder::within(&env::temp_dir())
+    }
+
+    /// The same in another place.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn within(place: &Path) -> io::Result<TemporaryFolder> {
         // Random keys from the system; the standard library gives no other random numbers.
         let random = RandomState::new().build_hasher().finish();
         // Short, because the path of a lock is limited.
-        let path = env::temp_dir().join(format!("{PREFIX}{:08x}", random as u32));
-        make_private(&path)?;
-        let folder = TemporaryFolder { path };
+        let folder = TemporaryFolder::make(place.join(format!("{PREFIX}{:08x}", random as u32)))?;
         // What cannot be removed stays. It is no reason not to start.
-        let _ = folder.remove_orphans();
+        let _ = folder.remove_orphans(place);
         Ok(folder)
     }
 
-    fn remove_orphans(&self) -> io::Result<()> {
+    /// Makes this very folder, open to nobody else from its first moment on.
+    ///
+    /// # Errors
+    /// Those of the system. One of them: something is there already. Then it may be somebody else's.
+    pub fn make(path: PathBuf) -> io::Result<TemporaryFolder> {
+        let mut builder = DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.create(&path)?;
+        Ok(TemporaryFolder { path })
+    }
+
+    fn remove_orphans(&self, place: &Path) -> io::Result<()> {
         let own = fs::symlink_metadata(&self.path)?;
-        for entry in fs::read_dir(env::temp_dir())? {
+        for entry in fs::read_dir(place)? {
             let entry = entry?;
             if !is_name_of_ours(&entry.file_name().to_string_lossy()) {
                 continue;
@@ -70,14 +98,6 @@ impl Drop for TemporaryFolder {
 fn is_name_of_ours(name: &str) -> bool {
     let digits = name.strip_prefix(PREFIX).unwrap_or_default();
     digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Fails if it is there already: then it may be somebody else's.
-fn make_private(folder: &Path) -> io::Result<()> {
-    let mut builder = DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
 }
 
 /// Whether it has the same owner, and is closed to others.

@@ -10,7 +10,7 @@
 //! answers to the last lines are on their way. Nobody tells us which message is the last answer, and
 //! what counts as one. We wait until it is quiet.
 
-use std::io::{self, BufRead, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, IsTerminal, Read, Write};
 use std::net::{Shutdown, TcpStream, ToSocketAddrs};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -36,7 +36,13 @@ const REFUSAL: u64 = 1024;
 /// Opens the WebSocket, and talks until the input ends or the other side does. The exit code is 0
 /// if both sides have said goodbye.
 pub fn talk(url: WebSocketUrl, config: Config) -> ExitCode {
-    match open(&url, &config).and_then(|socket| converse(socket, &mut io::stdout())) {
+    let talked = open(&url, &config).and_then(|socket| {
+        if io::stdin().is_terminal() {
+            say(&mut io::stderr(), "Each line is a message. Ctrl-D ends.\n", 0);
+        }
+        converse(socket, BufReader::new(io::stdin()), &mut io::stdout())
+    });
+    match talked {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             let address = format!("ws://{}{}", url.authority, url.target);
@@ -45,7 +51,11 @@ pub fn talk(url: WebSocketUrl, config: Config) -> ExitCode {
     }
 }
 
-fn open(url: &WebSocketUrl, config: &Config) -> Result<WebSocket, String> {
+/// Opens the WebSocket.
+///
+/// # Errors
+/// Words for whoever has typed the address.
+pub fn open(url: &WebSocketUrl, config: &Config) -> Result<WebSocket, String> {
     let mut stream = connect(url).map_err(|error| {
         format!("there is no connection: {error}\nIs the server running, and is the port right?")
     })?;
@@ -138,14 +148,20 @@ const STILL_WAITING: Duration = Duration::from_secs(2);
 /// Some servers are never quiet.
 const LONGEST: Duration = Duration::from_secs(10);
 
-fn converse(mut socket: WebSocket, out: &mut impl Write) -> Result<(), String> {
-    if io::stdin().is_terminal() {
-        say(&mut io::stderr(), "Each line is a message. Ctrl-D ends.\n", 0);
-    }
+/// Sends each line of `lines`, and prints each message, until the lines have ended and it is quiet,
+/// or the other side closes.
+///
+/// # Errors
+/// How it ended, if that was no good end.
+pub fn converse(
+    mut socket: WebSocket,
+    lines: impl BufRead + Send + 'static,
+    out: &mut impl Write,
+) -> Result<(), String> {
     let input = Arc::new(Input::default());
     let (sender, own) = (socket.sender(), Arc::clone(&input));
     // It is not waited for: it may sit in a read that never returns.
-    let typist = thread::Builder::new().spawn(move || send_lines(&sender, &own));
+    let typist = thread::Builder::new().spawn(move || send_lines(lines, &sender, &own));
     typist.map_err(|error| format!("no thread for the input: {error}"))?;
     let (mut heard, mut last, mut ended) = (0, Instant::now(), None);
     loop {
@@ -173,11 +189,10 @@ fn converse(mut socket: WebSocket, out: &mut impl Write) -> Result<(), String> {
 }
 
 /// Each line is a text message. One that is no UTF-8 is sent as bytes.
-fn send_lines(sender: &Sender, input: &Input) {
-    let mut stdin = io::stdin().lock();
+fn send_lines(mut lines: impl BufRead, sender: &Sender, input: &Input) {
     loop {
         let mut line = Vec::new();
-        match stdin.read_until(b'\n', &mut line) {
+        match lines.read_until(b'\n', &mut line) {
             Ok(0) | Err(_) => break,
             Ok(_) => {}
         }

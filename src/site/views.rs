@@ -1,5 +1,5 @@
-//! The site: one [`App`] that shows what this project can do. Two servers run it, one through each
-//! gateway, and nobody can tell their answers apart.
+//! Chapter 46: the pages. One [`App`] that shows what this project can do. Two servers run it, one
+//! through each gateway, and nobody can tell their answers apart.
 
 use std::fs;
 use std::io;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::http::headers::{CONTENT_TYPE, FieldValue, Token};
 use crate::http::request::Method;
 use crate::http::response::Status;
+use crate::site::book::Shelf;
 use crate::site::compare::compare;
 use crate::site::contents;
 use crate::site::figures::{Figures, Snapshot};
@@ -18,7 +19,7 @@ use crate::site::uploads::{self, Uploads, wants_json};
 use crate::site::workshop::{echo, stream, with_workshop};
 use crate::web::app::{
     App, AppSettings, HtmlResponse, HttpRequest, HttpResponse, IntoResponse, JsonResponse, Next,
-    RedirectResponse, TemplateResponse, WebError, set_cookie,
+    NotFoundResponse, RedirectResponse, TemplateResponse, WebError, set_cookie,
 };
 use crate::web::files::StaticFiles;
 use crate::web::form::SetCookie;
@@ -48,6 +49,8 @@ pub struct SiteSettings {
 /// The templates, held by the program itself: it runs from any folder.
 const TEMPLATES: &[(&str, &str)] = &[
     ("base.html", include_str!("../../templates/base.html")),
+    ("book.html", include_str!("../../templates/book.html")),
+    ("chapter.html", include_str!("../../templates/chapter.html")),
     ("chat.html", include_str!("../../templates/chat.html")),
     ("compare.html", include_str!("../../templates/compare.html")),
     ("forms.html", include_str!("../../templates/forms.html")),
@@ -62,6 +65,9 @@ const TEMPLATES: &[(&str, &str)] = &[
     ("websocket.html", include_str!("../../templates/websocket.html")),
     ("wire.html", include_str!("../../templates/wire.html")),
 ];
+
+/// Like the static files it stays in the project, where it can be changed while the server runs.
+const BOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/TUTORIAL.md");
 
 /// The whole site.
 ///
@@ -117,6 +123,7 @@ pub fn site(settings: SiteSettings) -> io::Result<App> {
         .get("template/", move |request: HttpRequest| template(&request, templates.as_ref()))
         .get("routes/", move |request: HttpRequest| routes(&request, listed.clone()));
     let app = with_comparison(with_workshop(app), address, worker.1 > 1);
+    let app = with_book(app, Shelf::new(BOOK, debug));
     let app = app.files("static/", files);
     let app = app.middleware(content_policy).middleware(security_headers);
     Ok(match debug {
@@ -143,6 +150,16 @@ fn with_comparison(app: App, address: SocketAddr, is_one_of_many: bool) -> App {
         .post("compare/", view.clone())
         .get("compare/<path:rest>", view.clone())
         .post("compare/<path:rest>", view)
+}
+
+/// The book at `/book/`, and a page for each chapter below it.
+fn with_book(app: App, shelf: Shelf) -> App {
+    let shelf = Arc::new(shelf);
+    let cover = Arc::clone(&shelf);
+    app.get("book/", move |request: HttpRequest| book(&request, &cover, None))
+        .get("book/<int:number>/", move |request: HttpRequest| {
+            book(&request, &shelf, Some(request.parameters.int("number")))
+        })
 }
 
 // Middleware.
@@ -189,6 +206,22 @@ fn known_methods(request: HttpRequest, next: Next) -> HttpResponse {
 
 fn page(name: &'static str, here: &str, context: Context) -> TemplateResponse<&'static str> {
     TemplateResponse(name, context.with("here", here))
+}
+
+/// A chapter of the book, or its first page.
+fn book(request: &HttpRequest, shelf: &Shelf, number: Option<u64>) -> HttpResponse {
+    let Ok(book) = shelf.take() else {
+        let words =
+            "The book is not here: it is TUTORIAL.md, and this program has left its project.\n";
+        return NotFoundResponse(words).into_response(request.app);
+    };
+    let Some(number) = number else {
+        return page("book.html", "/book/", book.contents()).into_response(request.app);
+    };
+    match book.chapter(number) {
+        Some(context) => page("chapter.html", "/book/", context).into_response(request.app),
+        None => NotFoundResponse("The book has no such chapter.\n").into_response(request.app),
+    }
 }
 
 /// What the server has counted. It draws itself again each second, unless `?still=1` is asked for.

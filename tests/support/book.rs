@@ -116,13 +116,18 @@ impl Project {
     }
 }
 
+/// The part whose chapters have several files.
+pub const SITE: &str = "site";
+
 /// One `pub mod` line of the table of contents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Module {
     pub part: String,
     pub name: String,
-    /// From its `// chapter N`; the site has none.
+    /// From its `// chapter N`. A file of the site may have none: it belongs to the next one's.
     pub number: Option<usize>,
+    /// It has the number itself, and gives the chapter's tests their name.
+    pub leads: bool,
     /// Its file: `src/part/name.rs`.
     pub path: String,
 }
@@ -152,15 +157,22 @@ pub fn contents(lib: &str) -> Vec<Module> {
             let number = number.and_then(|number| number.trim().parse().ok());
             let path = if part.is_empty() { name.to_string() } else { format!("{part}/{name}") };
             let path = format!("src/{path}.rs");
-            modules.push(Module { part: part.clone(), name: name.to_string(), number, path });
+            let (part, name, leads) = (part.clone(), name.to_string(), number.is_some());
+            modules.push(Module { part, name, number, leads, path });
         }
+    }
+    let mut next = None;
+    for module in modules.iter_mut().rev() {
+        module.number = module.number.or(next);
+        next = module.number;
     }
     modules
 }
 
-/// The modules that are chapters.
+/// The modules that give chapters their numbers.
 pub fn numbered(contents: &[Module]) -> impl Iterator<Item = (usize, &Module)> {
-    contents.iter().filter_map(|module| Some((module.number?, module)))
+    let leads = contents.iter().filter(|module| module.leads);
+    leads.filter_map(|module| Some((module.number?, module)))
 }
 
 pub struct Book {
