@@ -139,6 +139,31 @@ fn helper_wants_to_know() {
 }
 
 #[test]
+fn a_file_that_may_not_grow_is_an_error_and_no_death() {
+    let _dog = watchdog(10, "a file that may not grow is an error and no death");
+    let mut child = child("helper_fills_a_file", "ulimit -f 8;");
+    wait_for(&child, "FileTooLarge");
+    wait_for(&child, "and its own child dies: true");
+    assert_eq!(child.finish(LIMIT), Some(Some(0)));
+}
+
+#[test]
+#[ignore = "a part of other tests"]
+fn helper_fills_a_file() {
+    if is_child() {
+        let _shutdown = Shutdown::on_signals().expect("a pair of sockets");
+        let name = format!("too-long-{}", std::process::id());
+        let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let result = std::fs::write(&path, vec![b'x'; 100_000]);
+        let _ = std::fs::remove_file(&path);
+        say(&format!("{:?}", result.expect_err("8 blocks are less").kind()));
+        // A program that we start knows nothing of our handler, and is used to die.
+        let status = Command::new("sh").args(["-c", "kill -s XFSZ $$"]).status();
+        say(&format!("and its own child dies: {}", status.expect("a shell").code().is_none()));
+    }
+}
+
+#[test]
 fn a_thousand_signals_that_nobody_waits_for_do_no_harm() {
     let _dog = watchdog(10, "a thousand signals that nobody waits for do no harm");
     let mut child = child("helper_is_showered", "");

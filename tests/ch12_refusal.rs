@@ -21,6 +21,7 @@ fn head_errors() -> Vec<(HeadError, u16)> {
         (BareLineFeed, 400),
         (BareCarriageReturn, 400),
         (ControlByte, 400),
+        (SpeaksTls, 400),
         (TooManyEmptyLines, 400),
         (RequestLineTooLong, 414),
         (RequestLineParts, 400),

@@ -436,6 +436,25 @@ fn what_a_killed_process_left_is_swept_and_what_a_living_one_holds_is_not() {
 }
 
 #[test]
+fn a_lock_that_never_got_its_name_is_swept() {
+    let folder = Folder::new();
+    fs::create_dir(&folder.0).expect("a folder");
+    fs::write(folder.0.join("spool-0123456789abcdef.new"), "of a killed process").expect("a file");
+    let spool = folder.spool();
+    assert_eq!(folder.names(".new"), [""; 0]);
+    drop(spool);
+    assert_eq!(folder.names(""), [""; 0]);
+}
+
+#[test]
+fn a_path_that_is_too_long_is_an_error_with_advice() {
+    let folder = Folder::new();
+    let error = Spool::open(&folder.0.join("x".repeat(100))).expect_err("too long");
+    assert!(error.to_string().starts_with("the path is too long for a lock"), "{error}");
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+#[test]
 fn a_full_disk_is_an_error_that_leaves_nothing() {
     if let Some(folder) = std::env::var_os(CHILD) {
         let spool = Spool::open(Path::new(&folder)).expect("a spool");

@@ -124,8 +124,12 @@ fn every_row_of_the_table_is_tried_here_and_no_name_is_there_twice() {
 const ONLY_FOR_SITE: &str = "FLAG is about the program's own site; an application has its own.";
 
 /// What is said of a word that is nothing.
-const NO_FLAG: &str = "\"1\" is no flag, such as --port 8000, and no application, which is \
-    MODULE:CALLABLE or static:DIR.";
+fn no_flag(word: &str, port: u16) -> String {
+    format!(
+        "{word:?} is no flag, such as --port {port}, and no application, which is \
+         MODULE:CALLABLE or static:DIR."
+    )
+}
 
 #[test]
 fn the_defaults_that_the_help_shows_are_the_defaults() {
@@ -278,9 +282,15 @@ fn each_error_says_what_is_wrong_and_what_is_allowed() {
         ("shop:app --wire --static s", &ONLY_FOR_SITE.replace("FLAG", "--static")),
         ("--uploads u static:docs", &ONLY_FOR_SITE.replace("FLAG", "--uploads")),
         ("--templates t shop:app", &ONLY_FOR_SITE.replace("FLAG", "--templates")),
-        ("--wire 1", NO_FLAG),
-        ("8001:", &NO_FLAG.replace("\"1\"", "\"8001:\"")),
-        (":app", &NO_FLAG.replace("\"1\"", "\":app\"")),
+        ("--wire 1", &no_flag("1", 1)),
+        ("--wire one", &no_flag("one", 8000)),
+        ("static:", &no_flag("static:", 8000)),
+        ("8001", &no_flag("8001", 8001)),
+        ("a.b:8001", &no_flag("a.b:8001", 8001)),
+        ("http://a:81/", &no_flag("http://a:81/", 81)),
+        ("[::1]:8001", &no_flag("[::1]:8001", 8001)),
+        ("8001:", &no_flag("8001:", 8000)),
+        (":app", &no_flag(":app", 8000)),
         ("-", "There is no flag \"-\"."),
         ("--", "There is no flag \"--\"."),
     ] {

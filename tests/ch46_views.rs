@@ -238,7 +238,7 @@ fn one_look_at_the_page_hashes_only_so_much() {
 }
 
 #[test]
-fn a_page_that_panics_is_500_and_says_so_only_in_debug_mode() {
+fn a_page_that_panics_hurts_no_other() {
     let house = house("panic", &Arc::default());
     let answer = TestClient::new(&house.app).get("/panic/");
     assert_eq!(answer.status.code(), 500);

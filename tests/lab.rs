@@ -37,16 +37,33 @@ fn a_wrong_command_line_is_answered_with_advice_and_2() {
         (&["ws_bomb"], "There is no attack \"ws_bomb\". Perhaps you mean ws-bomb?\n"),
         (&["hamer"], "There is no attack \"hamer\". Perhaps you mean hammer?\n"),
         (&["zzz"], "There is no attack \"zzz\".\nTry --help.\n"),
-        (&["smuggle", "--port", "1"], "There is no flag \"--port\".\nTry --help.\n"),
+        (&["smuggle", "--sed", "1"], "There is no flag \"--sed\".\nTry --help.\n"),
+        (
+            &["hammer", "--second", "1"],
+            "There is no flag \"--second\". Perhaps you mean --seconds?\n",
+        ),
+        (
+            &["smuggle", "--port", "8001"],
+            "There is no flag \"--port\".\nFor a server at another port: --target 127.0.0.1:8001\n",
+        ),
+        (
+            &["smuggle", "127.0.0.1:8001"],
+            "\"127.0.0.1:8001\" is no attack.\nFor a server at another port: --target ",
+        ),
+        (
+            &["8001"],
+            "\"8001\" is no attack.\nFor a server at another port: --target 127.0.0.1:8001\n",
+        ),
         (&["smuggle", "storm"], "\"storm\" is one attack too many: one at a time.\n"),
         (&["smuggle", "--target"], "--target needs a value.\nTry --help.\n"),
+        (&["smuggle", "--target", "--seconds", "1"], "--target needs a value.\nTry --help.\n"),
         (&["hammer", "--seconds=0"], "--seconds takes a number from 1 to 60; not \"0\".\n"),
         (&["hammer", "--connections", "x"], "--connections takes a number from 1 to 1000; "),
         (&["smuggle", "--target", "192.0.2.1:80"], "192.0.2.1:80 is not this machine: "),
         (&["hammer", "--target", "192.0.2.1:80"], "192.0.2.1:80 is not this machine: "),
         (
-            &["smuggle", "--target", "8000"],
-            "\"8000\" is no address with a port.\nWrite it as 127.0.0.1:8000.\n",
+            &["smuggle", "--target", "8001"],
+            "\"8001\" is no address with a port.\nWrite it as 127.0.0.1:8001.\n",
         ),
     ] {
         let (code, out, err) = lab(arguments);
@@ -73,6 +90,7 @@ fn without_a_server_it_says_how_to_start_one() {
         assert_eq!((code, out.as_str()), (Some(1), ""));
         assert!(err.starts_with(&format!("Nobody listens at {free} (")), "{err}");
         assert!(err.contains("Start a server in another terminal: cargo run --bin wsgi"), "{err}");
+        assert!(err.contains("For a server at another port: --target "), "{err}");
     }
 }
 

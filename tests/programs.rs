@@ -228,10 +228,41 @@ fn a_second_signal_waits_for_nobody() {
         let began = Instant::now();
         server.process().signal("INT");
         server.wait_for("once more to stop at once");
-        let (code, _) = server.stop();
+        let (code, printed) = server.stop();
         assert_eq!(code, Some(0));
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
         assert_eq!(client.all(), "");
+        assert!(printed.contains("\nstopping at once"), "{printed}");
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_file_that_may_not_grow_costs_an_upload_and_not_the_server() {
+    let _dog = watchdog(60, "ulimit -f");
+    let part = "Content-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n";
+    let body = format!("--x\r\n{part}{}\r\n--x--\r\n", "a".repeat(1 << 20));
+    let upload = format!(
+        "POST /upload/ HTTP/1.1\r\nHost: a\r\nContent-Type: multipart/form-data; boundary=x\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    for workers in ["1", "2"] {
+        let mut shell = command("sh");
+        shell.args(["-c", "ulimit -f 100; exec \"$0\" \"$@\"", WSGI]);
+        let process = Process::spawn(shell.args(["--port", "0", "--workers", workers]));
+        let port = |lines: &[String]| lines.iter().find_map(|line| support::server::port_in(line));
+        assert!(process.until(LIMIT, |lines| port(lines).is_some()), "{:?}", process.lines());
+        let address = ([127, 0, 0, 1], port(&process.lines()).expect("a port")).into();
+        for _ in 0..2 {
+            let mut client = Client::connect(address);
+            client.send(&upload);
+            // RFC 4918, section 11.5.
+            assert_eq!(client.answer().map(|answer| answer.status), Some(507));
+        }
+        let mut process = process;
+        process.signal("TERM");
+        assert_eq!(process.finish(LIMIT), Some(Some(0)), "{:?}", process.lines());
     }
 }
 
@@ -271,6 +302,9 @@ fn a_signal_right_behind_the_greeting_ends_it_as_any_other() {
             printed.read_to_string(&mut line).expect("the rest");
             let code = server.wait().expect("its end").code();
             assert_eq!(code, Some(0), "{line}");
+            // No worker ends by a signal without a word about the reason.
+            let count = |words: &str| line.matches(words).count();
+            assert_eq!(count("SIGKILL"), count("was still starting: killed"), "{line}");
             assert!(killer.wait().expect("its end").success());
         }
     }
@@ -433,18 +467,44 @@ fn a_worker_that_is_killed_is_replaced_and_leaves_no_zombie() {
 #[test]
 fn too_few_descriptors_are_said_once() {
     let _dog = watchdog(60, "ulimit -n");
-    let python = if has_python() { "tests.python.hello:application" } else { "--workers=1" };
-    for argument in ["--workers=1", "--workers=2", python] {
-        let mut command = command("sh");
-        let line = "ulimit -n 100; exec \"$0\" --port 0 \"$1\"";
-        let mut process = Process::spawn(command.args(["-c", line, WSGI, argument]));
-        let warned = |lines: &[String]| lines.iter().any(|line| line.contains("warning: 512"));
+    let mut cases = vec![(WSGI, "--workers=1", "", 68), (WSGI, "--workers=2", "", 68)];
+    if has_python() {
+        // Each guest of theirs has a lane too, and each WebSocket two ends of it.
+        cases.push((WSGI, "tests.python.hello:application", "--threads=400", 34));
+        cases.push((ASGI_WS, "tests.python.raw_asgi:app", "--threads=400", 22));
+    }
+    for (program, argument, threads, most) in cases {
+        let mut process = with_descriptors(100, program, &[argument, threads]);
+        let warning = format!("open files for {most} only: raise `ulimit -n`, or take");
+        let warned = |lines: &[String]| lines.iter().any(|line| line.contains(&warning));
         assert!(process.until(LIMIT, warned), "{:?}", process.lines());
         process.signal("TERM");
         assert_eq!(process.finish(LIMIT), Some(Some(0)));
         let warnings = process.lines().iter().filter(|line| line.contains("ulimit -n")).count();
         assert_eq!(warnings, 1);
     }
+}
+
+#[test]
+fn who_asks_for_no_number_of_threads_has_as_many_as_there_are_descriptors_for() {
+    let _dog = watchdog(60, "ulimit -n");
+    if !has_python() {
+        return;
+    }
+    let mut process = with_descriptors(100, WSGI, &["tests.python.hello:application"]);
+    let greeted = |lines: &[String]| lines.iter().any(|line| line.contains("up to 34 threads"));
+    assert!(process.until(LIMIT, greeted), "{:?}", process.lines());
+    process.signal("TERM");
+    assert_eq!(process.finish(LIMIT), Some(Some(0)));
+    assert!(!process.lines().concat().contains("ulimit"), "{:?}", process.lines());
+}
+
+fn with_descriptors(limit: usize, program: &str, arguments: &[&str]) -> Process {
+    let mut command = command("sh");
+    let line = format!("ulimit -n {limit}; exec \"$0\" --port 0 \"$@\"");
+    command.args(["-c", &line, program]);
+    command.args(arguments.iter().filter(|argument| !argument.is_empty()));
+    Process::spawn(&mut command)
 }
 
 #[test]

@@ -135,6 +135,7 @@ fn without_body() -> Vec<Request> {
         "/panic/",
         "/static/style.css",
         "/static/icon.svg",
+        "/favicon.ico",
         "/static/nothing",
         "/static/",
         "/static/../base.html",
@@ -281,6 +282,15 @@ fn every_page_is_whole_in_debug_mode_where_a_missing_name_is_an_error() {
     }
     assert_eq!(pages, 12);
     server.wait_for("Request took ");
+}
+
+#[test]
+fn a_browser_that_asks_for_an_icon_gets_that_of_the_pages() {
+    let _dog = watchdog(30, "/favicon.ico");
+    let server = Server::start(WSGI, &[]);
+    let icon = get(&server, "/favicon.ico");
+    assert_eq!((icon.status, icon.text()), (200, get(&server, "/static/icon.svg").text()));
+    assert!(icon.says("Content-Type: image/svg+xml"), "{}", icon.head);
 }
 
 #[test]
@@ -514,6 +524,7 @@ fn an_upload_is_kept_under_a_name_of_ours_and_told_about() {
 fn a_form_without_a_file_is_422_and_still_told_about() {
     let _dog = watchdog(30, "422");
     let server = Server::start(WSGI, &[]);
+    assert!(get(&server, "/upload/").text().contains("A whole form may have 16 MiB ("));
     let body = multipart(&[("a", "", b"")], &[("note", "hello")]);
     let answer = ask(server.port, "POST", "/upload/", &[MULTIPART], &body);
     assert_eq!(answer.status, 422);

@@ -176,8 +176,14 @@ fn an_upload_that_is_too_long_is_refused_before_its_first_byte() {
     let (code, reason) = peer.end();
     assert_eq!(
         (code, reason.as_str()),
-        (1009, "a file may have 1000 bytes, and this one has 1001")
+        (1009, "a file may have 1000 bytes, and this one has 1001 bytes")
     );
+    let usual = Kept::start("usual", &[]);
+    assert!(page(&usual.server, "/upload/").contains("A file may have 16 MiB ("));
+    let mut peer = open(&usual.server, "/ws/upload/");
+    peer.text("16777217 long.txt");
+    let words = "a file may have 16 MiB, and this one has 16777217 bytes";
+    assert_eq!(peer.end(), (1009, words.to_string()));
     for (words, code) in [("+5 a", 1008), ("five a", 1008), ("", 1008), ("-1", 1008)] {
         let mut peer = open(&kept.server, "/ws/upload/");
         peer.text(words);

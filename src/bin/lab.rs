@@ -31,6 +31,11 @@ Examples: cargo run --bin lab -- smuggle
           cargo run --bin lab -- hammer --connections 64 --seconds 10
 ";
 
+const OTHER_SERVER: &str = "For a server at another port: --target 127.0.0.1:8001";
+
+/// What the programs that serve call it.
+const OF_SERVERS: [&str; 5] = ["--port", "--host", "--bind", "-p", "-b"];
+
 /// What the command line asks for.
 struct Asked {
     name: String,
@@ -54,12 +59,13 @@ fn main() -> ExitCode {
     match result {
         Ok(held) => ExitCode::from(u8::from(!held)),
         Err(error @ LabError::Unreachable(..)) => {
-            let advice = "Start a server in another terminal: cargo run --bin wsgi\n";
-            say(&mut io::stderr(), &format!("{error}\n{advice}"), 1)
+            let start = "Start a server in another terminal: cargo run --bin wsgi";
+            say(&mut io::stderr(), &format!("{error}\n{start}\n{OTHER_SERVER}\n"), 1)
         }
         Err(error) => {
-            let advice = "Write it as 127.0.0.1:8000.\n";
-            say(&mut io::stderr(), &format!("{error}\n{advice}"), 2)
+            let port = asked.target.trim_end_matches('/').rsplit(':').next();
+            let port: u16 = port.and_then(|port| port.parse().ok()).unwrap_or(8000);
+            say(&mut io::stderr(), &format!("{error}\nWrite it as 127.0.0.1:{port}.\n"), 2)
         }
     }
 }
@@ -85,6 +91,8 @@ fn read_arguments(arguments: impl Iterator<Item = String>) -> Result<Option<Aske
         };
         let mut value = || {
             let value = inline.clone().or_else(|| arguments.next());
+            // The next flag is no value: --target --seconds forgot one.
+            let value = value.filter(|value| !value.starts_with("--"));
             value.ok_or(format!("{name} needs a value."))
         };
         match name {
@@ -92,7 +100,10 @@ fn read_arguments(arguments: impl Iterator<Item = String>) -> Result<Option<Aske
             "--connections" => asked.connections = number(name, &value()?, 1_000)?,
             "--seconds" => asked.seconds = number(name, &value()?, 60)?,
             "--help" | "-h" => return Ok(None),
-            _ if name.starts_with('-') => return Err(format!("There is no flag {name:?}.")),
+            _ if name.starts_with('-') => return Err(no_flag(name)),
+            _ if is_place(name) => {
+                return Err(format!("{name:?} is no attack.\n{OTHER_SERVER}"));
+            }
             _ if !asked.name.is_empty() => {
                 return Err(format!("{name:?} is one attack too many: one at a time."));
             }
@@ -100,6 +111,20 @@ fn read_arguments(arguments: impl Iterator<Item = String>) -> Result<Option<Aske
         }
     }
     Ok(Some(asked).filter(|asked| !asked.name.is_empty()))
+}
+
+fn no_flag(name: &str) -> String {
+    let near = nearest(name, ["--target", "--connections", "--seconds", "--help"].into_iter());
+    match near {
+        _ if OF_SERVERS.contains(&name) => format!("There is no flag {name:?}.\n{OTHER_SERVER}"),
+        Some(near) => format!("There is no flag {name:?}. Perhaps you mean {near}?"),
+        None => format!("There is no flag {name:?}."),
+    }
+}
+
+/// Whether somebody means a server: a port, an address, or a host.
+fn is_place(word: &str) -> bool {
+    word == "localhost" || word.contains([':', '.']) || word.parse::<u16>().is_ok()
 }
 
 fn number(name: &str, value: &str, most: u64) -> Result<u64, String> {

@@ -434,6 +434,8 @@ impl HeadParser {
                 // next program might not, and then the two see different lines.
                 [b'\n', ..] => return Err(HeadError::BareLineFeed),
                 [b'\t', ..] if self.request_line.is_some() => self.seen += 1,
+                // RFC 8446, section 5.1: 22 is a handshake of TLS.
+                [22, ..] if self.seen == 0 => return Err(HeadError::SpeaksTls),
                 _ => return Err(HeadError::ControlByte),
             }
         }
@@ -542,6 +544,8 @@ pub enum HeadError {
     BareCarriageReturn,
     /// A control byte stands where text must be. 400.
     ControlByte,
+    /// The client begins with TLS, as for `https`. 400.
+    SpeaksTls,
     /// Too many empty lines come before the request line. 400.
     TooManyEmptyLines,
     /// The request line is longer than [`HeadLimits::line`]. 414, also if what is so long is a
@@ -593,6 +597,7 @@ impl HeadError {
         use HeadError::*;
         match self {
             BareLineFeed | BareCarriageReturn | ControlByte => "RFC 9112, section 2.2",
+            SpeaksTls => "RFC 9110, section 4.2.1",
             TooManyEmptyLines => "RFC 9112, section 2.2",
             RequestLineTooLong | RequestLineParts => "RFC 9112, section 3",
             MethodNotToken => "RFC 9110, section 9.1",
@@ -618,6 +623,7 @@ impl fmt::Display for HeadError {
             BareLineFeed => "a line ends in LF without CR",
             BareCarriageReturn => "a CR is not followed by LF",
             ControlByte => "a control byte stands where text must be",
+            SpeaksTls => "this is http, and the client speaks TLS, as for https",
             TooManyEmptyLines => "too many empty lines before the request line",
             RequestLineTooLong => "the request line is too long",
             RequestLineParts => "the request line is not method, target and version",

@@ -129,19 +129,29 @@ impl Server {
     /// The same for a program that waits for signals already: whoever has read its greeting may
     /// send one at once.
     pub fn serve_until(self, shutdown: Shutdown, handler: Arc<dyn Handler>) {
-        warn_about_descriptors(self.settings.threads.cap);
+        warn_about_descriptors(self.settings.threads.cap, 1);
         let running = self.start(handler);
         shutdown.wait();
         running.stop_unless_told_again(shutdown);
     }
 }
 
-/// Says so if so many threads need more descriptors than the system gives. Each connection needs
-/// one; a few more are needed for files and for the house itself.
-pub fn warn_about_descriptors(cap: usize) {
+/// For how many threads the system gives descriptors, if each needs so many: one for its
+/// connection, and those that its handler opens. The house itself needs a few too.
+pub fn most_threads(each: usize) -> usize {
     const FOR_THE_HOUSE: usize = 32;
-    if let Some(limit) = descriptor_limit().filter(|limit| cap + FOR_THE_HOUSE > *limit) {
-        log(&format!("warning: {cap} threads, but at most {limit} open files: raise `ulimit -n`"));
+    let limit = descriptor_limit().unwrap_or(usize::MAX);
+    (limit.saturating_sub(FOR_THE_HOUSE) / each.max(1)).max(1)
+}
+
+/// Says so if that is too few.
+pub fn warn_about_descriptors(cap: usize, each: usize) {
+    let most = most_threads(each);
+    if cap > most {
+        log(&format!(
+            "warning: {cap} threads, but open files for {most} only: raise `ulimit -n`, or take \
+             --threads {most}"
+        ));
     }
 }
 
@@ -177,7 +187,13 @@ impl Running {
         let _ = thread::Builder::new().spawn(listen);
         log_or_give_up("stopping: requests that have begun may finish; once more to stop at once");
         let began = Instant::now();
-        self.pool.stop_unless(|| told_again.load(Ordering::SeqCst) || began.elapsed() >= self.grace)
+        self.pool.stop_unless(|| {
+            let is_told = told_again.load(Ordering::SeqCst);
+            if is_told {
+                log_or_give_up("stopping at once");
+            }
+            is_told || began.elapsed() >= self.grace
+        })
     }
 }
 

@@ -214,7 +214,10 @@ impl fmt::Display for UsageError {
                 write!(f, "{flag} is about the program's own site; an application has its own.")
             }
             UsageError::Positional(word) => {
-                write!(f, "{word:?} is no flag, such as --port 8000, and no application, ")?;
+                // Django takes `8001` or `localhost:8001` like this.
+                let end = word.trim_end_matches('/').rsplit(':').next();
+                let port: u16 = end.and_then(|end| end.parse().ok()).unwrap_or(8000);
+                write!(f, "{word:?} is no flag, such as --port {port}, and no application, ")?;
                 write!(f, "which is MODULE:CALLABLE or static:DIR.")
             }
             UsageError::NotText(shown) => write!(f, "{shown:?} is not valid UTF-8."),
@@ -439,8 +442,10 @@ fn chosen(word: Option<String>) -> Result<Protocol, UsageError> {
 
 /// The one word that is no flag, as gunicorn and uvicorn have it.
 fn take_application(config: &mut Config, word: String) -> Result<(), UsageError> {
-    let parts = word.split_once(':');
-    if !parts.is_some_and(|(kind, name)| !kind.is_empty() && !name.is_empty()) {
+    let (kind, name) = word.split_once(':').unwrap_or_default();
+    // What is called in Python has a name: localhost:8001 is an address.
+    let has_name = name.starts_with(|first: char| first.is_alphabetic() || first == '_');
+    if kind.is_empty() || !(has_name || kind == "static" && !name.is_empty()) {
         return Err(UsageError::Positional(word));
     }
     match config.application.replace(word) {

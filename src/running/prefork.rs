@@ -465,8 +465,12 @@ impl Supervisor {
     fn stop(&mut self) {
         self.stopping = true;
         self.outdated.clear();
-        // Nobody has come to them yet.
-        self.bury_all(|member| member.phase == Phase::Starting);
+        let is_starting = |member: &Member| member.phase == Phase::Starting;
+        for member in self.members.iter().filter(|member| is_starting(member)) {
+            // Nobody has come to it yet.
+            log(&format!("{} was still starting: killed", member.name()));
+        }
+        self.bury_all(is_starting);
         for member in &mut self.members {
             let _ = member.control.shutdown(Shutdown::Write);
             member.enter(Phase::Leaving);

@@ -24,7 +24,7 @@ use crate::gateway::asgi::Payload;
 use crate::gateway::wsgi::Exception;
 use crate::site::figures::Figures;
 use crate::site::inspector::{FramesConsumer, Inspector};
-use crate::site::uploads::Uploads;
+use crate::site::uploads::{Uploads, in_words};
 use crate::web::app::App;
 use crate::web::form::to_json;
 use crate::web::multipart::clean_file_name;
@@ -111,7 +111,8 @@ impl UploadConsumer {
         };
         let longest = self.uploads.longest;
         if size > longest {
-            let words = format!("a file may have {longest} bytes, and this one has {size}");
+            let words =
+                format!("a file may have {}, and this one has {size} bytes", in_words(longest));
             // RFC 6455, section 7.4.1: for a message that is too big. This one only announces it.
             return Err(refused(CloseCode::TOO_BIG, words));
         }

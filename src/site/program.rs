@@ -37,6 +37,7 @@ use crate::site::temporary::{SPOOL, TemporaryFolder};
 use crate::site::terminal::talk;
 use crate::site::uploads::Uploads;
 use crate::site::views::{SiteSettings, site};
+use crate::socket::pool::PoolSize;
 use crate::socket::system::Shutdown;
 use crate::web::app::App;
 use crate::web::files::StaticFiles;
@@ -64,7 +65,8 @@ pub fn run(own: Option<Protocol>) -> ExitCode {
 /// Why nothing is served, or what went wrong at the end, in words for the person who started it.
 pub fn serve(config: Config) -> Result<(), String> {
     if let Some(application) = config.python() {
-        return serve_python(application, &config);
+        let application = application.to_string();
+        return serve_python(&application, config);
     }
     // Templates that are missing come from the program, so a wrong name would not be noticed.
     if let Some(folder) = config.templates.as_ref().filter(|folder| !folder.is_dir()) {
@@ -91,12 +93,19 @@ pub fn serve(config: Config) -> Result<(), String> {
 
 /// Serves an application in Python. There is one process of ours then, and `--workers` of Python.
 #[cfg(unix)]
-fn serve_python(application: &str, config: &Config) -> Result<(), String> {
-    use crate::http::server::warn_about_descriptors;
+fn serve_python(application: &str, mut config: Config) -> Result<(), String> {
+    use crate::http::server::{most_threads, warn_about_descriptors};
     use crate::python::asgi_host::PythonAsgi;
     use crate::python::worker::{Pool, SIGNALS, StartError, serve_until};
     use crate::python::wsgi_host::PythonWsgi;
 
+    // The client and its lane. A WebSocket needs a second end of its lane, to write while it reads.
+    let each = if config.protocol == Protocol::AsgiWs { 3 } else { 2 };
+    let cap = &mut config.settings.threads.cap;
+    // Where nobody has asked for more, there are as many as have room.
+    if *cap == PoolSize::default().cap {
+        *cap = most_threads(each).min(*cap);
+    }
     let is_wsgi = config.protocol == Protocol::Wsgi;
     let mut spec = match is_wsgi {
         true => PythonWsgi::spec(application),
@@ -107,7 +116,7 @@ fn serve_python(application: &str, config: &Config) -> Result<(), String> {
     spec.graceful_timeout = config.settings.graceful_timeout;
     // The port first: it is not worth while to start Python for a door that does not open.
     let server = Server::bind(config.settings.clone());
-    let server = server.map_err(|problem| advice(&problem, config))?;
+    let server = server.map_err(|problem| advice(&problem, &config))?;
     let hint = where_modules_are(&spec.python);
     let pool = Arc::new(Pool::start(spec).map_err(|error| match error {
         StartError::Application(text) if text.contains("\nModuleNotFoundError: ") => text + &hint,
@@ -118,11 +127,11 @@ fn serve_python(application: &str, config: &Config) -> Result<(), String> {
         false => Application::Asgi(Arc::new(PythonAsgi::new(Arc::clone(&pool)))),
     };
     let observers = Observers::new(config.access_log)?;
-    let house = House::furnish(config, server.address(), hosted, observers)?;
+    let house = House::furnish(&config, server.address(), hosted, observers)?;
     // Whoever has read the greeting may send a signal at once.
     let signals = Shutdown::on(&SIGNALS).map_err(|error| error.to_string())?;
-    say(&mut io::stderr(), &greeting(config, server.address()), 0);
-    warn_about_descriptors(config.settings.threads.cap);
+    say(&mut io::stderr(), &greeting(&config, server.address()), 0);
+    warn_about_descriptors(config.settings.threads.cap, each);
     let server = server.observed_by(Arc::clone(&house.observer));
     serve_until(signals, server, Arc::clone(&house.handler), &pool);
     house.close(Ok(()))
@@ -142,7 +151,7 @@ fn where_modules_are(python: &Path) -> String {
 }
 
 #[cfg(not(unix))]
-fn serve_python(_: &str, _: &Config) -> Result<(), String> {
+fn serve_python(_: &str, _: Config) -> Result<(), String> {
     Err("Applications in Python need Unix, for its sockets.".to_string())
 }
 
@@ -170,7 +179,7 @@ fn serve_with_workers(config: Config, content: &Content) -> Result<(), String> {
         supervisor = supervisor.with_argument("--uploads").with_argument(uploads);
     }
     say(&mut io::stderr(), &greeting(&config, address), 0);
-    warn_about_descriptors(settings.threads.cap);
+    warn_about_descriptors(settings.threads.cap, 1);
     supervisor.run();
     Ok(())
 }

@@ -107,7 +107,16 @@ impl Uploads {
 
     fn page(&self, websockets: bool) -> Context {
         let context = Context::new().with("here", "/upload/").with("stored", self.stored());
-        context.with("websockets", websockets).with("longest", self.longest)
+        context.with("websockets", websockets).with("longest", in_words(self.longest))
+    }
+}
+
+/// A number of bytes as people say it: `16 MiB`, and `1000 bytes` where no unit goes into it.
+pub fn in_words(bytes: u64) -> String {
+    let units = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    match units.into_iter().find(|(_, unit)| bytes >= *unit && bytes % unit == 0) {
+        Some((name, unit)) => format!("{} {name}", bytes / unit),
+        None => format!("{bytes} bytes"),
     }
 }
 

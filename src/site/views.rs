@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -84,7 +84,6 @@ pub fn site(settings: SiteSettings) -> io::Result<App> {
         figures,
         worker,
     } = settings;
-    let files = StaticFiles::new(static_files)?;
     let engine = match &templates {
         Some(folder) => Templates::new(folder, debug),
         None => Templates::in_memory(debug),
@@ -124,7 +123,7 @@ pub fn site(settings: SiteSettings) -> io::Result<App> {
         .get("routes/", move |request: HttpRequest| routes(&request, listed.clone()));
     let app = with_comparison(with_workshop(app), address, worker.1 > 1);
     let app = with_book(app, Shelf::new(BOOK, debug));
-    let app = app.files("static/", files);
+    let app = with_files(app, &static_files)?;
     let app = app.middleware(content_policy).middleware(security_headers);
     Ok(match debug {
         true => app.middleware(known_methods).middleware(request_timing),
@@ -160,6 +159,14 @@ fn with_book(app: App, shelf: Shelf) -> App {
         .get("book/<int:number>/", move |request: HttpRequest| {
             book(&request, &shelf, Some(request.parameters.int("number")))
         })
+}
+
+/// The folder behind `/static/`.
+fn with_files(app: App, folder: &Path) -> io::Result<App> {
+    let (files, icons) = (StaticFiles::new(folder)?, StaticFiles::new(folder)?);
+    // Browsers ask for this where an answer names no icon, as that of `/json/`.
+    let icon = move |request: HttpRequest| icons.respond(request.head, "icon.svg");
+    Ok(app.get("favicon.ico", icon).files("static/", files))
 }
 
 // Middleware.

@@ -44,6 +44,9 @@ mod unix {
     const SIGINT: c_int = 2;
     const SIGTERM: c_int = 15;
 
+    /// A file is longer than `ulimit -f` allows. 25 on nearly every Unix; on Linux for MIPS, 31.
+    const SIGXFSZ: c_int = 25;
+
     // Three functions of the C library, which the standard library is linked with anyway.
     unsafe extern "C" {
         fn signal(number: c_int, handler: extern "C" fn(c_int)) -> usize;
@@ -62,6 +65,9 @@ mod unix {
         unsafe { write(BELL.load(Ordering::SeqCst), &byte, 1) };
     }
 
+    // Not SIG_IGN: programs that we start would inherit it, and a handler they do not.
+    extern "C" fn do_nothing(_: c_int) {}
+
     /// Waits for signals.
     pub struct Shutdown {
         bell: UnixStream,
@@ -78,7 +84,7 @@ mod unix {
         }
 
         /// The same for a choice of signals. Call it once: a second bell takes the rope from the
-        /// first.
+        /// first. From then on a file that may not grow is an error of `write`, and no death.
         ///
         /// # Errors
         /// If the system has no descriptor left.
@@ -90,6 +96,8 @@ mod unix {
                 // SAFETY: `ring` is a function of the right type, and lives for ever.
                 unsafe { signal(number(*wanted), ring) };
             }
+            // SAFETY: the same for `do_nothing`.
+            unsafe { signal(SIGXFSZ, do_nothing) };
             Ok(Shutdown { bell })
         }
 

@@ -266,6 +266,7 @@ impl Drop for UploadedFile {
 ///   spool-5f3a90cc12de7b04.live      our lock: a socket that this process has bound
 ///   spool-5f3a90cc12de7b04-17.part   our 17th file
 ///   spool-90b2cc07714ea3d5-2.part    of another process: its lock tells whether it is alive
+///   spool-3c1d07e29ab4f586.new       a lock that is about to get its name, or never got it
 /// ```
 #[derive(Debug, Clone)]
 pub struct Spool(Arc<Owner>);
@@ -289,8 +290,15 @@ impl Spool {
         let token = format!("{:016x}", RandomState::new().build_hasher().finish());
         // No sweeper may see a lock before it is held, so it gets its name afterwards.
         let unnamed = folder.join(format!("spool-{token}.new"));
-        let lock = lock::take(&unnamed)?;
-        fs::rename(&unnamed, lock_path(folder, &token))?;
+        let lock = loop {
+            let lock = lock::take(&unnamed)?;
+            match fs::rename(&unnamed, lock_path(folder, &token)) {
+                Ok(()) => break lock,
+                // A sweeper was faster. He cannot know that we are alive.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        };
         let owner =
             Owner { folder: folder.to_path_buf(), token, files: AtomicU64::new(1), _lock: lock };
         sweep(folder)?;
@@ -348,7 +356,8 @@ fn lock_path(folder: &Path, token: &str) -> PathBuf {
 /// Removes every file with a name of ours whose owner is dead.
 ///
 /// A process has its lock before its first file and until after its last one, so the order here,
-/// first the file's name and then the lock, never meets a living owner without a lock.
+/// first the file's name and then the lock, never meets a living owner without a lock. A lock that
+/// has no name yet goes too: its owner, if there is one, takes another.
 fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
@@ -364,14 +373,14 @@ fn sweep(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The token in `spool-TOKEN.live` or `spool-TOKEN-NUMBER.part`; `None` for a name not of ours.
+/// The token in `spool-TOKEN.live`, `.new` or `-NUMBER.part`; `None` for a name not of ours.
 fn owner_of(name: &str) -> Option<&str> {
     let (token, rest) = name.strip_prefix("spool-")?.split_at_checked(16)?;
     let is_token = token.bytes().all(|byte| byte.is_ascii_hexdigit());
     let middle = rest.strip_suffix(".part").unwrap_or_default();
     let number = middle.strip_prefix('-').unwrap_or_default();
     let is_part = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    (is_token && (is_part || rest == ".live")).then_some(token)
+    (is_token && (is_part || rest == ".live" || rest == ".new")).then_some(token)
 }
 
 /// A lock that the kernel opens when its process dies, whatever it dies of.
@@ -387,7 +396,13 @@ mod lock {
     pub type Lock = UnixDatagram;
 
     pub fn take(path: &Path) -> io::Result<Lock> {
-        UnixDatagram::bind(path)
+        UnixDatagram::bind(path).map_err(|error| match error.kind() {
+            // The system's own words are about the name of a constant.
+            ErrorKind::InvalidInput => {
+                io::Error::new(error.kind(), "the path is too long for a lock; try a relative one")
+            }
+            _ => error,
+        })
     }
 
     /// Nobody answers at the socket of a dead process. In doubt it is held.
