@@ -27,7 +27,11 @@ fn tutorial() -> String {
 fn the_beginning_of_a_line_says_what_it_is() {
     for (markdown, html) in [
         ("two\nlines\n\nand one", "<p>two lines</p>\n<p>and one</p>\n"),
-        ("# Book\n## Chapter\n### Words", "<h1>Book</h1>\n<h1>Chapter</h1>\n<h2>Words</h2>\n"),
+        (
+            "# Book\n## The *Wire*\n### `a` <b>",
+            "<h1 id=\"book\">Book</h1>\n<h1 id=\"the--wire-\">The <em>Wire</em></h1>\n\
+             <h2 id=\"-a---b-\"><code>a</code> &lt;b&gt;</h2>\n",
+        ),
         ("1. one\n2. two\nend", "<ol>\n<li>one</li>\n<li>two</li>\n</ol>\n<p>end</p>\n"),
         ("2026. A year", "<ol>\n<li>A year</li>\n</ol>\n"),
         ("Version 2. Words", "<p>Version 2. Words</p>\n"),
@@ -76,6 +80,7 @@ fn words_have_marks_and_references() {
         ("**Exercise 1.1.** `x`", "<strong>Exercise 1.1.</strong> <code>x</code>"),
         ("**the `x` of it**", "<strong>the <code>x</code> of it</strong>"),
         ("a ` alone", "a ` alone"),
+        ("a ** and a * alone", "a <strong> and a <em> alone</em></strong>"),
         ("see chapter 7.", "see <a href=\"/book/7/\">chapter 7</a>."),
         ("Chapter 12 says", "<a href=\"/book/12/\">Chapter 12</a> says"),
         ("this chapter is", "this chapter is"),
@@ -158,7 +163,13 @@ fn any_text_becomes_some_page() {
     for _ in 0..300 {
         let text = mutator.mutate(start.as_bytes());
         let text = String::from_utf8_lossy(&text);
-        has_only_our_tags(&to_html(&text), "a mutated chapter 0");
+        let html = to_html(&text);
+        has_only_our_tags(&html, "a mutated chapter 0");
+        // An open one of these would go on to the end of the page.
+        for name in ["em", "strong"] {
+            let open = html.matches(&format!("<{name}>")).count();
+            assert_eq!(open, html.matches(&format!("</{name}>")).count(), "{name} in {html}");
+        }
     }
     for (end, _) in start.char_indices().step_by(61) {
         has_only_our_tags(&to_html(&start[..end]), "a chapter 0 that is cut");
@@ -186,6 +197,11 @@ fn every_page_of_the_book_has_its_tags_in_pairs_and_its_links_lead_somewhere() {
             let closed = tags.iter().filter(|name| name.strip_prefix('/') == Some(tag)).count();
             assert_eq!(open, closed, "<{tag}> in chapter {number}");
         }
+        // What is named there are chapters of other books.
+        for words in html.split("<em>Further reading.</em>").skip(1) {
+            let words = words.split("</p>").next().unwrap_or_default();
+            assert!(!words.contains("<a "), "chapter {number} takes another book for this one");
+        }
         let links: BTreeSet<&str> = html
             .split("href=\"/book/")
             .skip(1)
@@ -210,7 +226,7 @@ fn a_chapter_knows_its_neighbours() {
     assert_eq!((title(&one, "before"), title(&one, "after")), (None, Some("Two".into())));
     assert_eq!((title(&two, "before"), title(&two, "after")), (Some("One".into()), None));
     assert_eq!(text(&one, "text"), "<p>a</p>\n");
-    assert_eq!(text(&book.contents(), "preface"), "<h1>A</h1>\n<p>Intro.</p>\n");
+    assert_eq!(text(&book.contents(), "preface"), "<h1 id=\"a\">A</h1>\n<p>Intro.</p>\n");
 }
 
 #[test]

@@ -206,7 +206,10 @@ fn code(line: &str, lines: &mut Peekable<Lines>) -> String {
 fn heading(line: &str) -> String {
     let words = line.trim_start_matches('#');
     let level = (line.len() - words.len()).saturating_sub(1).clamp(1, 6);
-    format!("<h{level}>{}</h{level}>", inline(words.trim()))
+    let words = words.trim();
+    // So an address may end in `#the-problem`, and the browser goes there.
+    let id = words.to_lowercase().replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    format!("<h{level} id=\"{id}\">{}</h{level}>", inline(words))
 }
 
 fn table(rows: &[&str]) -> String {
@@ -257,7 +260,11 @@ fn inline(text: &str) -> String {
             mark.trim_start_matches('`')
         };
     }
-    out + &with_links(rest, REFERENCES)
+    out += &with_links(rest, REFERENCES);
+    // A mark that nothing ends. A browser would go on with it to the end of the page.
+    out += if stressed { "</em>" } else { "" };
+    out += if strong { "</strong>" } else { "" };
+    out
 }
 
 /// A mark that begins something, or ends it.
