@@ -237,6 +237,22 @@ fn a_fill_without_sleep_gives_what_is_there_or_none() {
 }
 
 #[test]
+fn a_glance_sees_what_has_come_and_takes_nothing() {
+    let _dog = watchdog(5, "a glance");
+    let (mut wire, mut peer) = wire();
+    assert_eq!(wire.glance().expect("no error"), None);
+    send(&mut peer, b"here");
+    arrived(&wire, 4);
+    assert_eq!(wire.glance().expect("no error"), Some(1));
+    assert_eq!(wire.fill().expect("no error"), 4);
+    assert_eq!(wire.glance().expect("no error"), None);
+    drop(peer);
+    // This waits for the end, though the glance before it did not.
+    assert_eq!(wire.fill().expect("no error"), 0);
+    assert_eq!(wire.glance().expect("no error"), Some(0));
+}
+
+#[test]
 fn a_fill_without_sleep_tries_for_as_long_as_a_nap_costs() {
     let _dog = watchdog(5, "as long as a nap");
     let (mut wire, _peer) = wire();

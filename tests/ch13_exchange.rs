@@ -404,6 +404,52 @@ fn an_impossible_body_is_refused_before_any_handler_is_called() {
     }
 }
 
+/// Bytes that were sent are here in a moment.
+#[track_caller]
+fn soon_here(exchange: &mut Exchange) {
+    let limit = Instant::now() + ms(5000);
+    while !exchange.has_body_here() {
+        assert!(Instant::now() < limit, "still nothing");
+        thread::sleep(ms(1));
+    }
+}
+
+#[test]
+fn a_body_is_here_if_the_next_read_need_not_wait() {
+    let Stage { mut client, mut exchange, watchman: _watchman, _dog } =
+        stage("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n");
+    assert!(!exchange.has_body_here());
+    for part in ["abc", "def"] {
+        client.send(part);
+        soon_here(&mut exchange);
+        // In the socket, and then in the buffer.
+        for byte in part.bytes() {
+            assert!(exchange.has_body_here());
+            let mut out = [0];
+            assert_eq!(exchange.read(&mut out).expect("a byte"), 1);
+            assert_eq!(out, [byte]);
+        }
+        assert!(!exchange.has_body_here());
+    }
+    // The next request is no body.
+    client.send("GET");
+    thread::sleep(ms(20));
+    assert!(!exchange.has_body_here());
+}
+
+#[test]
+fn of_a_chunked_body_or_one_that_was_cut_nothing_is_here() {
+    let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc";
+    let mut waiting = stage(chunked);
+    assert!(!waiting.exchange.has_body_here());
+    let mut cut = stage("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\n");
+    drop(cut.client);
+    thread::sleep(ms(20));
+    assert!(!cut.exchange.has_body_here());
+    let error = cut.exchange.read(&mut [0; 9]).expect_err("it was cut");
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+}
+
 #[test]
 fn a_body_cut_short_is_an_error_and_never_an_end() {
     let mut stage = stage(&post("Content-Length: 9\r\n", "hel"));

@@ -313,6 +313,29 @@ fn the_input_ends_where_the_body_ends() {
 }
 
 #[test]
+fn the_input_is_ready_if_a_read_need_not_wait() {
+    let (tell, told) = channel();
+    let tell = Mutex::new(tell);
+    let house = serve(app(move |mut environ, start_response| {
+        tell.lock().expect("a listener").send(environ.input.is_ready())?;
+        while !environ.input.is_ready() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let mut out = [0; 9];
+        let count = environ.input.read(&mut out)?;
+        tell.lock().expect("a listener").send(environ.input.is_ready())?;
+        start_response.call("200 OK", PLAIN)?;
+        list(&[&String::from_utf8_lossy(&out[..count])])
+    }));
+    let mut client = house.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nConnection: close\r\n\r\n");
+    assert!(!told.recv().expect("its word"));
+    client.send("here");
+    assert!(client.all().ends_with("here"));
+    assert!(!told.recv().expect("its word"));
+}
+
+#[test]
 fn a_broken_body_is_an_error_and_not_an_end() {
     let house = serve(Arc::new(count));
     let mut client = house.client();

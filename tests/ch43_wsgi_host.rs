@@ -325,6 +325,56 @@ fn an_application_may_answer_while_it_reads() {
 }
 
 #[test]
+fn a_read_without_a_size_gives_the_whole_body_in_large_pieces() {
+    let Some(house) = house() else { return };
+    let _dog = watchdog(20, "a whole body");
+    let body = upload();
+    let mut client = house.client();
+    client.send("POST /whole HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n");
+    client.send(&body);
+    let text = client.answer().expect("an answer").text();
+    let (sum, asked) = text.split_once(' ').expect("two words");
+    assert_eq!(sum, sha256(&body));
+    // It would be 611 times if Python did it in its own way.
+    assert!(asked.parse::<usize>().expect("a number") < 300, "{asked}");
+}
+
+/// The server reads ahead, but only what is here. And the worker's silence is the client's.
+#[test]
+fn a_client_that_falls_silent_hears_what_is_answered_so_far() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(20, "a silent client");
+    let house = House::open(PythonSpec { timeout: ms(700), ..spec("probe:application") });
+    let mut client = house.client();
+    client.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 400000\r\n\r\n");
+    for half in 1..=2 {
+        client.send(vec![b'u'; 200_000]);
+        let (mut seen, mut room) = (0, vec![0; 65536]);
+        // Of the first half, three reads of 64 KB have all that they want.
+        while seen < if half == 1 { 3 * 65536 } else { 400_000 - 3 * 65536 } {
+            let count = client.stream.read(&mut room).expect("the answer so far");
+            assert!(count > 0, "the answer ends after {seen} bytes of half {half}");
+            seen += room[..count].iter().filter(|byte| **byte == b'u').count();
+        }
+        // Longer than a worker may be silent without a reason.
+        thread::sleep(ms(1500));
+    }
+}
+
+#[test]
+fn a_body_that_ends_too_early_is_refused_after_pieces_that_were_here() {
+    let Some(house) = house() else { return };
+    let mut client = house.client();
+    client.send("POST /hash HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n");
+    client.send(vec![b'u'; 600_000]);
+    client.stream.shutdown(std::net::Shutdown::Write).expect("an open socket");
+    assert_eq!(client.answer().expect("an answer").status, 400);
+    assert_eq!(house.get("/empty").status, 200);
+}
+
+#[test]
 fn a_body_that_breaks_a_rule_is_refused_and_the_worker_goes_on() {
     let Some(house) = house() else { return };
     let mut client = house.client();

@@ -301,6 +301,7 @@ fn variable_name(name: Token) -> impl Iterator<Item = char> {
 /// lifetime stays hidden: the handles below need only one.
 trait Channel {
     fn read(&self, out: &mut [u8]) -> io::Result<usize>;
+    fn has_body_here(&self) -> bool;
     fn announce(
         &self,
         head: Result<ResponseHead, WsgiError>,
@@ -312,6 +313,13 @@ trait Channel {
 /// The request body, as `wsgi.input` gives it. `BufReader` adds `readline`.
 pub struct Input<'a> {
     channel: &'a dyn Channel,
+}
+
+impl Input<'_> {
+    /// Whether the next read does not wait, as [`Exchange::has_body_here`] says.
+    pub fn is_ready(&self) -> bool {
+        self.channel.has_body_here()
+    }
 }
 
 impl Read for Input<'_> {
@@ -436,6 +444,10 @@ enum Announcement {
 impl Channel for Conversation<'_> {
     fn read(&self, out: &mut [u8]) -> io::Result<usize> {
         self.exchange.borrow_mut().read(out)
+    }
+
+    fn has_body_here(&self) -> bool {
+        self.exchange.borrow_mut().has_body_here()
     }
 
     fn announce(

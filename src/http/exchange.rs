@@ -344,18 +344,15 @@ impl Exchange {
     /// wait to find out. Bytes that have come, for the body or the next request, say that it has
     /// not.
     pub fn has_hung_up(&mut self) -> bool {
-        let stream = self.link.wire.stream();
-        // The shortest wait there is. No other read has a time limit.
-        let glance = Some(Duration::from_millis(1));
-        let seen = stream.set_read_timeout(glance).and_then(|()| stream.peek(&mut [0]));
-        let restored = stream.set_read_timeout(None);
-        match seen {
-            Ok(count) => count == 0,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                restored.is_err()
-            }
-            Err(error) => error.kind() != ErrorKind::Interrupted,
-        }
+        matches!(self.link.wire.glance(), Ok(Some(0)) | Err(_))
+    }
+
+    /// Whether a part of the body is here, so that the next read does not wait. Of a chunked body
+    /// nobody knows: what is here may be half the line before a chunk.
+    pub fn has_body_here(&mut self) -> bool {
+        let Link { wire, .. } = &mut self.link;
+        self.body.remaining().is_some_and(|left| left > 0)
+            && (!wire.buffered().is_empty() || matches!(wire.glance(), Ok(Some(1))))
     }
 
     /// Ends the answer.

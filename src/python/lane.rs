@@ -16,7 +16,7 @@
 #![cfg(unix)]
 
 use std::fmt;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -61,10 +61,15 @@ pub const PREFIX: usize = 5;
 /// # Errors
 /// If the length of the payload does not fit in 32 bits.
 pub fn push_frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) -> io::Result<()> {
+    push_prefix(out, kind, payload)?;
+    out.extend_from_slice(payload);
+    Ok(())
+}
+
+fn push_prefix(out: &mut Vec<u8>, kind: u8, payload: &[u8]) -> io::Result<()> {
     let length = u32::try_from(payload.len()).map_err(|_| ErrorKind::InvalidInput)?;
     out.push(kind);
     out.extend_from_slice(&length.to_be_bytes());
-    out.extend_from_slice(payload);
     Ok(())
 }
 
@@ -355,20 +360,24 @@ pub struct Line {
     timeout: Option<Duration>,
 }
 
-/// Frames on their way.
-struct Begun {
-    bytes: Vec<u8>,
+/// Frames on their way. The last payload may be long, and is not copied.
+struct Begun<'a> {
+    front: Vec<u8>,
+    last: &'a [u8],
     sent: usize,
 }
 
-impl Begun {
-    fn new(frames: &[(u8, &[u8])]) -> io::Result<Begun> {
-        let length = frames.iter().map(|(_, payload)| payload.len() + PREFIX).sum();
-        let mut bytes = Vec::with_capacity(length);
-        for (kind, payload) in frames {
-            push_frame(&mut bytes, *kind, payload)?;
+impl<'a> Begun<'a> {
+    fn new(frames: &[(u8, &'a [u8])]) -> io::Result<Begun<'a>> {
+        let Some(((kind, last), others)) = frames.split_last() else {
+            return Err(ErrorKind::InvalidInput.into());
+        };
+        let mut front = Vec::with_capacity(1024);
+        for (kind, payload) in others {
+            push_frame(&mut front, *kind, payload)?;
         }
-        Ok(Begun { bytes, sent: 0 })
+        push_prefix(&mut front, *kind, last)?;
+        Ok(Begun { front, last, sent: 0 })
     }
 }
 
@@ -407,11 +416,13 @@ impl Line {
     /// True when all is sent; false if the other end took nothing for a while.
     fn send_some(&mut self, begun: &mut Begun) -> io::Result<bool> {
         loop {
-            let rest = begun.bytes.get(begun.sent..).unwrap_or_default();
-            if rest.is_empty() {
+            let more = begun.sent.saturating_sub(begun.front.len());
+            let front = begun.front.get(begun.sent..).unwrap_or_default();
+            let last = begun.last.get(more..).unwrap_or_default();
+            if front.is_empty() && last.is_empty() {
                 return Ok(true);
             }
-            match self.stream.write(rest) {
+            match self.stream.write_vectored(&[IoSlice::new(front), IoSlice::new(last)]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => begun.sent += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

@@ -24,6 +24,7 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -44,8 +45,9 @@ const SCRIPT: &str = include_str!("wsgi_worker.py");
 /// slowly then keeps a thread of ours waiting, and not a worker.
 pub const COLLECTED: usize = 128 * 1024;
 
-/// The longest piece of a body that is given to a worker, in bytes.
-const PIECE: usize = 256 * 1024;
+/// The longest piece of a body that is given to a worker, in bytes. Linux keeps 208 KB for a Unix
+/// socket, so this much leaves in one go, even while the worker is busy.
+const PIECE: usize = 192 * 1024;
 
 /// How many pieces of an answer may wait for a slow client, besides the one that is being sent.
 /// The worker cuts them at 64 KB, so this is 1 MB. Beyond it the worker has to wait.
@@ -79,12 +81,13 @@ impl Application for PythonWsgi {
             Ok(lane) => lane,
             Err(fault) => return apologize(fault, start_response),
         };
+        // Of a whole body nothing is left.
+        let piece = collected.into_part();
         let mut answer = Answer {
             environ,
             start_response,
-            // Of a whole body nothing is left.
-            collected: collected.into_part(),
-            piece: Vec::new(),
+            left: 0..piece.len(),
+            piece,
             source: Source::Direct(lane),
             first: None,
             has_head: false,
@@ -193,10 +196,10 @@ fn plain<'a>(
 struct Answer<'a> {
     environ: Environ<'a>,
     start_response: StartResponse<'a>,
-    /// What has been read of the body, and not given to the worker.
-    collected: Vec<u8>,
-    /// Room for a piece of it, once one was asked for.
+    /// The piece of the body that was read last.
     piece: Vec<u8>,
+    /// What of it has not been given to the worker.
+    left: Range<usize>,
     source: Source,
     first: Option<Vec<u8>>,
     has_head: bool,
@@ -303,28 +306,30 @@ impl Answer<'_> {
     /// `N`: the next piece of the body, of at most as many bytes as are wanted.
     fn give_body(&mut self, wanted: &[u8]) -> Result<(), Exception> {
         let wanted = wanted.try_into().map_or(PIECE, |bytes| u32::from_be_bytes(bytes) as usize);
-        let wanted = wanted.clamp(1, PIECE);
-        let mut piece = std::mem::take(&mut self.piece);
-        piece.resize(wanted.max(piece.len()), 0);
         self.excuse(true);
-        let count = match self.collected.is_empty() {
-            true => self.environ.input.read(piece.get_mut(..wanted).unwrap_or_default())?,
-            false => {
-                let count = self.collected.len().min(wanted);
-                piece[..count].copy_from_slice(&self.collected[..count]);
-                self.collected.drain(..count);
-                count
-            }
-        };
+        if self.left.is_empty() {
+            self.read_piece()?;
+        }
         self.excuse(false);
-        let frames: &[(u8, &[u8])] = &[(BODY, piece.get(..count).unwrap_or_default())];
+        let end = self.left.end.min(self.left.start + wanted.clamp(1, PIECE));
+        let given = self.piece.get(self.left.start..end).unwrap_or_default();
         // If the worker has gone, the next read says so, and why.
         match &mut self.source {
-            Source::Direct(lane) => lane.send(frames).unwrap_or(()),
-            Source::Spooled(_, writer) => writer.send(frames).unwrap_or(()),
+            Source::Direct(lane) => lane.send(&[(BODY, given)]).unwrap_or(()),
+            Source::Spooled(_, writer) => writer.send(&[(BODY, given)]).unwrap_or(()),
             Source::Over => {}
         }
-        self.piece = piece;
+        self.left.start = end;
+        // The worker is busy with it. It may also be about to answer: only what is here.
+        if self.left.is_empty() && self.environ.input.is_ready() {
+            self.read_piece()?;
+        }
+        Ok(())
+    }
+
+    fn read_piece(&mut self) -> io::Result<()> {
+        self.piece.resize(PIECE, 0);
+        self.left = 0..self.environ.input.read(&mut self.piece)?;
         Ok(())
     }
 

@@ -86,7 +86,14 @@ class Body(io.RawIOBase):
         self.lane.send(frame(b"N", len(buffer).to_bytes(4, "big")))
         length = self.lane.begin()[1]
         self.ended = not length
-        return self.lane.file.readinto(buffer[:length])
+        return self.lane.file.readinto(memoryview(buffer)[:length])
+
+    def readall(self):
+        # The one of io.RawIOBase asks for 8 KB at a time.
+        whole, piece = io.BytesIO(), memoryview(bytearray(UPLOAD))
+        while count := self.readinto(piece):
+            whole.write(piece[:count])
+        return whole.getvalue()
 
 
 class Answer:

@@ -110,6 +110,20 @@ impl Wire {
         Ok(None)
     }
 
+    /// Looks at the socket, without waiting, and without taking anything: how many of the next bytes
+    /// are there, at most 1. As with [`Wire::fill`], 0 is the end. `None` if nothing has come yet.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn glance(&mut self) -> io::Result<Option<usize>> {
+        self.turns.set_non_blocking(&self.stream, true)?;
+        match self.stream.peek(&mut [0]) {
+            Ok(count) => Ok(Some(count)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Throws away what is buffered.
     pub fn discard(&mut self) {
         self.consume(self.end - self.start);

@@ -62,6 +62,16 @@ def lines(environ, start_response):
     return [repr([first, *environ["wsgi.input"]]).encode()]
 
 
+def whole(environ, start_response):
+    """Reads a little past the buffer, then all at once, and says in how many pieces it came."""
+    raw, asked = environ["wsgi.input"].raw, []
+    readinto = raw.readinto
+    raw.readinto = lambda buffer: asked.append(len(buffer)) or readinto(buffer)
+    body = raw.read(1000) + environ["wsgi.input"].read()
+    start_response("200 OK", TEXT)
+    return [f"{hashlib.sha256(body).hexdigest()} {len(asked)}".encode()]
+
+
 def echo(environ, start_response):
     """Answers while it reads."""
     start_response("200 OK", TEXT)
