@@ -106,6 +106,8 @@ fn matrix_fastapi() {
     // A background task, which runs when the answer is complete.
     house.wait_for("/done", r#"["pen"]"#);
     assert_eq!(house.post("/items", JSON, r#"{"name":"pen"}"#).status, 422);
+    let ones = format!("[{}1]", "1, ".repeat(199_999));
+    assert_eq!(house.post("/sums", JSON, &ones).text(), r#"{"sum":200000}"#);
     assert!(house.get("/docs").text().contains("swagger-ui"));
     assert!(house.get("/openapi.json").text().contains(r#""/items/{number}""#));
 }

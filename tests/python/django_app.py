@@ -2,6 +2,7 @@
 
 The database is a file in a temporary folder. It is made here, with one user: admin, password.
 """
+import json
 import os
 import tempfile
 
@@ -69,6 +70,11 @@ def upload(request):
     return JsonResponse({"name": file.name, "size": file.size})
 
 
+@csrf_exempt
+def sums(request):
+    return JsonResponse({"sum": sum(json.loads(request.body))})
+
+
 def stream(request):
     return StreamingHttpResponse(f"line {number}\n" for number in range(1000))
 
@@ -81,6 +87,7 @@ urlpatterns = [
     path("admin/", admin.site.urls),
     path("hello/<str:name>/", hello),
     path("upload/", upload),
+    path("sums/", sums),
     path("stream/", stream),
     path("file/", file),
 ]

@@ -40,6 +40,11 @@ async def create(item: Item, tasks: BackgroundTasks):
     return item
 
 
+@app.post("/sums")
+async def sums(numbers: list[int]):
+    return {"sum": sum(numbers)}
+
+
 @app.get("/done")
 async def done():
     return DONE

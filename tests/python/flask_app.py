@@ -25,6 +25,11 @@ def upload():
     return {"name": file.filename, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
 
 
+@app.post("/sums")
+def sums():
+    return {"sum": sum(request.get_json())}
+
+
 @app.post("/form")
 def form():
     return {"name": request.form["name"]}
