@@ -345,10 +345,14 @@ fn tried(project: &Project, module: &Module, k: usize, edits: &[&Edit]) -> Vec<P
                 ));
             }
         }
+        // What failed stays, to be looked at. All of it would be gigabytes.
+        let _ = std::fs::remove_dir_all(folder.join(&name));
         Ok(())
     };
     let problem = |edit: &&Edit| Some(Problem::new(&edit.path, 1, changes(edit).err()?));
-    edits.iter().filter_map(problem).collect()
+    let problems = edits.iter().filter_map(problem).collect();
+    let _ = std::fs::remove_dir_all(folder.join(format!("edits/chapter{k}")));
+    problems
 }
 
 /// A tree like the project's: src copied with the edit made, links to all else.
