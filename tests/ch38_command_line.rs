@@ -4,7 +4,6 @@ mod support;
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::path::Path;
@@ -18,6 +17,7 @@ use glasshouse::running::command_line::{
 use glasshouse::socket::listener::BindError;
 
 use Protocol::{AsgiHttp, AsgiWs, Wsgi};
+use support::Gone;
 
 /// What a program makes of this line, its words separated by spaces, in this environment.
 fn outcome(
@@ -669,19 +669,6 @@ fn a_server_that_cannot_be_bound_says_what_to_do() {
     let unknown = BindError::Other("x86_64-linux:8000".into(), "no such name".into());
     let text = advice(&unknown, &in_environment("", &[("HOST", "x86_64-linux")]));
     assert_eq!(text, format!("{unknown}\nHOST is set in the environment, and was followed.\n"));
-}
-
-/// A pipe whose other end has gone.
-struct Gone;
-
-impl Write for Gone {
-    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::BrokenPipe.into())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[test]

@@ -5,6 +5,8 @@ mod support;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Arc, Barrier};
+use std::thread;
 
 use glasshouse::site::book::{Book, Shelf, to_html};
 use glasshouse::site::contents::parts;
@@ -247,6 +249,21 @@ fn the_book_is_read_once_and_in_debug_mode_each_time() {
         ("<p>one</p>\n".into(), "<p>two</p>\n".into())
     );
     fs::remove_file(&file).expect("it is there");
+}
+
+#[test]
+fn a_crowd_that_comes_at_once_shares_one_book() {
+    let shelf = Shelf::new(TUTORIAL, false);
+    let together = Barrier::new(8);
+    let take = || {
+        together.wait();
+        shelf.take().expect("the book")
+    };
+    let books: Vec<Arc<Book>> = thread::scope(|scope| {
+        let readers: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+        readers.into_iter().map(|reader| reader.join().expect("no panic")).collect()
+    });
+    assert!(books.iter().all(|book| Arc::ptr_eq(book, &books[0])));
 }
 
 #[test]

@@ -238,15 +238,6 @@ fn one_look_at_the_page_hashes_only_so_much() {
 }
 
 #[test]
-fn a_page_that_panics_hurts_no_other() {
-    let house = house("panic", &Arc::default());
-    let answer = TestClient::new(&house.app).get("/panic/");
-    assert_eq!(answer.status.code(), 500);
-    assert!(answer.text().contains("as it was asked to"), "{}", answer.text());
-    assert_eq!(house.text("/healthz"), "ok\n");
-}
-
-#[test]
 #[ignore = "exercise 46.3"]
 fn exercise_46_3_robots_are_told_where_not_to_go() {
     let house = house("robots", &Arc::default());

@@ -31,6 +31,7 @@ use glasshouse::websocket::consumer::{
     Channel, Connected, EchoConsumer, Knock, ProtocolRouter, WebSocketConsumer, ws_path,
 };
 use glasshouse::websocket::session::{SessionSettings, WebSockets};
+use support::Gone;
 use support::client::{Answer, Client};
 use support::process::Process;
 use support::server::port_in;
@@ -268,19 +269,6 @@ fn whoever_never_stops_talking_is_left_after_ten_seconds() {
 
 #[test]
 fn a_reader_that_has_gone_is_no_error_and_the_server_hears_of_it() {
-    /// As the front of a pipe does after `| head -1`.
-    struct Gone;
-
-    impl Write for Gone {
-        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-            Err(io::ErrorKind::BrokenPipe.into())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
     let _dog = watchdog(30, "| head -1");
     let (running, codes) = moods();
     let config = Config::new(Protocol::AsgiWs);

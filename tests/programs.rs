@@ -250,7 +250,7 @@ fn a_file_that_may_not_grow_costs_an_upload_and_not_the_server() {
     for workers in ["1", "2"] {
         let mut shell = command("sh");
         shell.args(["-c", "ulimit -f 100; exec \"$0\" \"$@\"", WSGI]);
-        let process = Process::spawn(shell.args(["--port", "0", "--workers", workers]));
+        let mut process = Process::spawn(shell.args(["--port", "0", "--workers", workers]));
         let port = |lines: &[String]| lines.iter().find_map(|line| support::server::port_in(line));
         assert!(process.until(LIMIT, |lines| port(lines).is_some()), "{:?}", process.lines());
         let address = ([127, 0, 0, 1], port(&process.lines()).expect("a port")).into();
@@ -260,7 +260,6 @@ fn a_file_that_may_not_grow_costs_an_upload_and_not_the_server() {
             // RFC 4918, section 11.5.
             assert_eq!(client.answer().map(|answer| answer.status), Some(507));
         }
-        let mut process = process;
         process.signal("TERM");
         assert_eq!(process.finish(LIMIT), Some(Some(0)), "{:?}", process.lines());
     }

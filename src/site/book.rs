@@ -18,7 +18,7 @@ use std::io;
 use std::iter::Peekable;
 use std::path::PathBuf;
 use std::str::Lines;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::web::value::{Context, Value, escape};
 
@@ -27,13 +27,13 @@ pub struct Shelf {
     file: PathBuf,
     /// Whether it is read again each time.
     is_changing: bool,
-    book: OnceLock<Arc<Book>>,
+    book: Mutex<Option<Arc<Book>>>,
 }
 
 impl Shelf {
     /// For the book in this file. With `is_changing` it is read again each time.
     pub fn new(file: impl Into<PathBuf>, is_changing: bool) -> Shelf {
-        Shelf { file: file.into(), is_changing, book: OnceLock::new() }
+        Shelf { file: file.into(), is_changing, book: Mutex::default() }
     }
 
     /// The book.
@@ -41,12 +41,13 @@ impl Shelf {
     /// # Errors
     /// If it cannot be read: the program may have left its project.
     pub fn take(&self) -> io::Result<Arc<Book>> {
-        if let Some(book) = self.book.get().filter(|_| !self.is_changing) {
+        // Locked while it is read: of many who come at once, one reads it.
+        let mut kept = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(book) = kept.as_ref().filter(|_| !self.is_changing) {
             return Ok(Arc::clone(book));
         }
         let book = Arc::new(Book::parse(&fs::read_to_string(&self.file)?));
-        // Two may read it at once. One of the two copies stays.
-        let _ = self.book.set(Arc::clone(&book));
+        *kept = Some(Arc::clone(&book));
         Ok(book)
     }
 }

@@ -64,8 +64,7 @@ pub fn run(own: Option<Protocol>) -> ExitCode {
 /// # Errors
 /// Why nothing is served, or what went wrong at the end, in words for the person who started it.
 pub fn serve(config: Config) -> Result<(), String> {
-    if let Some(application) = config.python() {
-        let application = application.to_string();
+    if let Some(application) = config.python().map(str::to_string) {
         return serve_python(&application, config);
     }
     // Templates that are missing come from the program, so a wrong name would not be noticed.
@@ -102,7 +101,7 @@ fn serve_python(application: &str, mut config: Config) -> Result<(), String> {
     // The client and its lane. A WebSocket needs a second end of its lane, to write while it reads.
     let each = if config.protocol == Protocol::AsgiWs { 3 } else { 2 };
     let cap = &mut config.settings.threads.cap;
-    // Where nobody has asked for more, there are as many as have room.
+    // The default gives way to what there is room for. Another number was somebody's wish.
     if *cap == PoolSize::default().cap {
         *cap = most_threads(each).min(*cap);
     }

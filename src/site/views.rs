@@ -163,7 +163,8 @@ fn with_book(app: App, shelf: Shelf) -> App {
 
 /// The folder behind `/static/`.
 fn with_files(app: App, folder: &Path) -> io::Result<App> {
-    let (files, icons) = (StaticFiles::new(folder)?, StaticFiles::new(folder)?);
+    let files = StaticFiles::new(folder)?;
+    let icons = files.clone();
     // Browsers ask for this where an answer names no icon, as that of `/json/`.
     let icon = move |request: HttpRequest| icons.respond(request.head, "icon.svg");
     Ok(app.get("favicon.ico", icon).files("static/", files))

@@ -294,7 +294,7 @@ impl Spool {
             let lock = lock::take(&unnamed)?;
             match fs::rename(&unnamed, lock_path(folder, &token)) {
                 Ok(()) => break lock,
-                // A sweeper was faster. He cannot know that we are alive.
+                // A sweeper was faster. It cannot know that we are alive.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }

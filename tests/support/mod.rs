@@ -21,6 +21,19 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+/// A pipe whose other end has gone, as behind `| head -1`.
+pub struct Gone;
+
+impl Write for Gone {
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 /// False if there is no interpreter, which is said once for each test.
 pub fn has_python() -> bool {
     let mut command = Command::new("python3");
