@@ -468,7 +468,12 @@ fn exercise_42_3_at_most_sixteen_lanes_lie_idle() {
     if !has_python() {
         panic!("this exercise needs python3");
     }
+    let _dog = watchdog(20, "lanes that lie idle");
     let pool = start(PythonSpec { many_at_once: true, ..spec("any") });
+    // Ours, and the one for pings, which the pool opens when it first looks.
+    while who(&pool).1 < 2 {
+        thread::sleep(ms(5));
+    }
     let rush = || {
         let mut lanes: Vec<Lane> = (0..20).map(|_| pool.lane().expect("a worker")).collect();
         for lane in &mut lanes {
