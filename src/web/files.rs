@@ -518,7 +518,7 @@ fn part(value: FieldValue, size: u64) -> Option<Decision> {
 }
 
 /// The last bytes of a file: all of them, if it has fewer.
-// suffix-range = "-" suffix-length        RFC 9110, section 14.1.2
+// suffix-range = "-" suffix-length        RFC 9110, section 14.1.1
 fn suffix(length: u64, size: u64) -> Option<Decision> {
     if length == 0 {
         return Some(Decision::Unsatisfiable);
