@@ -237,8 +237,7 @@ fn told(exercise: &Exercise, edits: &[Edit]) -> Vec<Problem> {
     }
     let text = exercise.lines.join("\n");
     let folds: Vec<&str> = text.split("<details>").skip(1).collect();
-    let needs = matches!(exercise.kind.as_str(), "predict" | "extend");
-    if needs && folds.is_empty() {
+    if folds.is_empty() {
         let what = format!("exercise {number} needs its answer or hint folded in <details>");
         problems.push(Problem::text(exercise.line, what));
     }
@@ -401,7 +400,8 @@ const TESTS: &str =
 const SOLUTION: &str = "chapter 1\nfile src/http/head.rs\npasses exercise_1_2_it_is_three\n\
                         --- replace\n    2\n--- with\n    3\n--- end\n";
 const BREAK: &str = "chapter 1\nfile src/http/head.rs\nfails it_is_two\n--- replace\n    2\n--- with\n    4\n--- end\n";
-const TEXT: &str = "## Chapter 1: Heads\n### Exercises\n**Exercise 1.1 (break).** Do.\n\
+const TEXT: &str = "## Chapter 1: Heads\n### Exercises\n**Exercise 1.1 (break).** Do. \
+                    <details><summary>Answer</summary>It.</details>\n\
                     **Exercise 1.2 (extend).** Do.\n<details>\n<summary>Hint</summary>\n```text\nOne.\n```\n</details>\n";
 
 fn found(solution: &str, mistake: &str, text: &str) -> Vec<String> {
