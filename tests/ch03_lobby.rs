@@ -155,7 +155,7 @@ fn a_busy_guest_is_never_touched() {
     lobby.end_late_waits();
     lobby.close_idle();
     assert!(!lobby.show_one_out());
-    assert_eq!(guest.phase(), Phase::Busy);
+    assert_eq!((guest.phase(), lobby.in_a_request()), (Phase::Busy, 1));
     assert!(still_open(&guest));
     client.write_all(b"more").expect("the rest of the request");
     let mut rest = [0; 4];
@@ -382,6 +382,7 @@ fn at_closing_time_those_go_who_are_not_inside_a_request() {
         (client, guest)
     });
     thread::sleep(lobby.deadlines.grace + Duration::from_millis(5));
+    assert_eq!(lobby.in_a_request(), 2, "one in its head, and one in its body");
     lobby.close_idle();
     let after = visitors.each_ref().map(|(_, guest)| guest.phase());
     let gone = Phase::ShownOut;

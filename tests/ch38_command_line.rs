@@ -282,6 +282,7 @@ fn each_error_says_what_is_wrong_and_what_is_allowed() {
         ("shop:app --wire --static s", &ONLY_FOR_SITE.replace("FLAG", "--static")),
         ("--uploads u static:docs", &ONLY_FOR_SITE.replace("FLAG", "--uploads")),
         ("--templates t shop:app", &ONLY_FOR_SITE.replace("FLAG", "--templates")),
+        ("shop:app --debug", &ONLY_FOR_SITE.replace("FLAG", "--debug")),
         ("--wire 1", &no_flag("1", 1)),
         ("--wire one", &no_flag("one", 8000)),
         ("static:", &no_flag("static:", 8000)),

@@ -54,7 +54,7 @@ while True:
             continue
         kind = prefix[:1]
         payload = ready.recv(int.from_bytes(prefix[1:], "big"), socket.MSG_WAITALL)
-        if kind == b"Q":
+        if kind == b"Q" and name != "stays":
             sys.exit()
         elif kind == b"?" and name != "deaf":
             ready.sendall(frame(b"?"))
@@ -382,6 +382,19 @@ fn a_stop_waits_for_requests_and_leaves_neither_a_process_nor_a_folder() {
     assert!(pids.iter().all(|pid| !lives(*pid)));
     assert!(!folder.exists());
     assert_eq!(pool.lane().map(drop), Err(Fault::Busy));
+}
+
+#[test]
+fn whoever_does_not_wait_for_the_end_of_a_worker_has_it_killed() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(20, "an impatient stop");
+    let pool = start(spec("stays"));
+    let (pids, began) = (pool.pids(), Instant::now());
+    pool.stop_unless(|| began.elapsed() >= ms(300));
+    assert!((ms(300)..ms(5000)).contains(&began.elapsed()), "after {:?}", began.elapsed());
+    assert!(pids.iter().all(|pid| !lives(*pid)));
 }
 
 #[test]

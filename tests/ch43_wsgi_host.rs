@@ -6,7 +6,7 @@ mod support;
 
 use std::env;
 use std::fs;
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -895,6 +895,25 @@ fn sighup_replaces_the_workers_and_loses_no_request() {
         !lives(&before)
     });
     assert_eq!(client.answer().expect("an answer").status, 200);
+}
+
+#[test]
+fn a_terminal_that_closes_is_no_wish_for_new_workers() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(30, "a terminal that closes");
+    let mut command = Command::new(env::current_exe().expect("the path of this test program"));
+    command.args(["--exact", "helper_house", "--ignored", "--nocapture"]);
+    command.env("CHILD", "probe:application").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("itself");
+    let mut lines = BufReader::new(child.stderr.take().expect("it was asked for")).lines();
+    assert!(lines.by_ref().map_while(Result::ok).any(|line| line.starts_with("folder ")));
+    // Nobody reads any more.
+    drop(lines);
+    let hang_up = format!("kill -HUP {}", child.id());
+    assert!(Command::new("sh").args(["-c", &hang_up]).status().expect("a shell").success());
+    assert_eq!(child.wait().expect("its end").code(), Some(0));
 }
 
 #[test]

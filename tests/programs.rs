@@ -237,6 +237,25 @@ fn a_second_signal_waits_for_nobody() {
 }
 
 #[test]
+fn a_second_signal_waits_for_no_python_either() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(60, "two signals for Python");
+    let server = Server::start(WSGI, &["tests.python.stays:application"]);
+    assert_eq!(get(&server, "/", ""), "Hello, world!\n");
+    let began = Instant::now();
+    server.process().signal("INT");
+    server.wait_for("once more to stop at once");
+    thread::sleep(Duration::from_millis(300));
+    assert!(!server.process().ended(), "a thread keeps the worker from ending");
+    let (code, printed) = server.stop();
+    assert_eq!(code, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(printed.contains("\nstopping at once"), "{printed}");
+}
+
+#[test]
 #[cfg(unix)]
 fn a_file_that_may_not_grow_costs_an_upload_and_not_the_server() {
     let _dog = watchdog(60, "ulimit -f");
@@ -274,9 +293,15 @@ fn the_graceful_timeout_bounds_the_wait() {
         let mut client = Client::connect(address(&server));
         client.send("GET /sleep/60/ HTTP/1.1\r\nHost: a\r\n\r\n");
         thread::sleep(Duration::from_millis(200));
+        // Whoever is between two requests is not cut, and not counted.
+        let mut idle = Client::connect(address(&server));
+        idle.send("GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(idle.answer().map(|answer| answer.status), Some(200));
         let began = Instant::now();
-        assert_eq!(server.stop().0, Some(0));
+        let (code, printed) = server.stop();
+        assert_eq!(code, Some(0));
         assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert!(printed.contains("\nunfinished requests, cut after 0.3 s: 1"), "{printed}");
     }
 }
 
@@ -637,6 +662,7 @@ fn a_folder_is_served_by_all_three() {
             let server = Server::start(program, &["static:templates/static", "--workers", workers]);
             let style = get(&server, "/style.css", "");
             assert_eq!(style, include_str!("../templates/static/style.css"));
+            server.wait_for("templates/static has no index.html: / is not found");
             // The site and its WebSockets are elsewhere.
             assert!(get(&server, "/trends/", "").contains("404"));
             let mut client = Client::connect(address(&server));
@@ -689,6 +715,24 @@ fn an_application_in_python_is_served_by_its_program() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_variable_that_leads_nowhere_is_found_in_the_words() {
+    let _dog = watchdog(60, "variables");
+    let python = "tests.python.hello:application";
+    for (variable, application, words) in [
+        ("TMPDIR", None, "a temporary folder in /nowhere: "),
+        ("TMPDIR", Some(python), "a temporary folder in /nowhere: "),
+        ("VIRTUAL_ENV", Some(python), "\nVIRTUAL_ENV is set in the environment, and was followed."),
+    ] {
+        let mut command = command(WSGI);
+        command.args(["--port", "0"]).args(application).env(variable, "/nowhere");
+        let (code, _, err) = run(&mut command);
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains(words), "{err}");
+    }
+}
+
+#[test]
 fn an_application_that_cannot_be_served_ends_the_program_with_the_reason() {
     if !has_python() {
         return;
@@ -707,5 +751,6 @@ fn an_application_that_cannot_be_served_ends_the_program_with_the_reason() {
         assert_eq!(code, Some(1), "{err}");
         assert!(err.contains(reason), "{err}");
         assert!(!err.contains("http://"), "{err}");
+        assert!(!err.contains("importlib"), "a traceback begins with what its reader wrote: {err}");
     }
 }

@@ -586,6 +586,13 @@ fn the_temporary_folder_is_private_and_gone_afterwards_and_any_folder_will_do() 
 }
 
 #[test]
+fn paper_which_does_not_scroll_shows_whole_lines() {
+    let sheet = include_str!("../templates/static/style.css");
+    let (_, print) = sheet.split_once("@media print").expect("rules for paper");
+    assert!(print.contains("pre") && print.contains("white-space: pre-wrap"), "{print}");
+}
+
+#[test]
 fn templates_and_static_files_can_come_from_another_folder() {
     let _dog = watchdog(30, "--templates, --static");
     let folder = Folder::new("own");
@@ -640,6 +647,7 @@ fn the_server_s_own_traffic_can_be_seen_as_it_happens() {
         let page = get(&server, "/trends/").text();
         assert!(page.contains(&format!("<dd>{pid}</dd>")) && page.contains("trends.js"), "{page}");
         assert_eq!(page.matches("</rect>").count(), SECONDS);
+        assert!(page.contains("<p id=\"away\" role=\"status\"></p>"), "for when it is not there");
         assert!(!get(&server, "/trends/?still=1").text().contains("trends.js"));
     }
 }

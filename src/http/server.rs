@@ -132,7 +132,7 @@ impl Server {
         warn_about_descriptors(self.settings.threads.cap, 1);
         let running = self.start(handler);
         shutdown.wait();
-        running.stop_unless_told_again(shutdown);
+        running.stop_unless(stopping(shutdown));
     }
 }
 
@@ -170,31 +170,41 @@ impl Running {
     /// Closes the door, lets requests that have begun finish, and ends all threads. Returns true
     /// if nobody had to be cut.
     pub fn stop(self) -> bool {
-        self.pool.stop(self.grace)
+        self.stop_unless(|| false)
     }
 
-    /// The same for a program that is about to end. When a signal comes first, all are cut at once,
-    /// and who computes is left behind after a second. SIGHUP is no such signal: it asks for no end.
-    pub fn stop_unless_told_again(self, signals: Shutdown) -> bool {
-        let told_again = Arc::new(AtomicBool::new(false));
-        let tell = Arc::clone(&told_again);
-        let listen = move || {
-            while signals.wait() == Signal::Hangup {}
-            tell.store(true, Ordering::SeqCst);
-        };
-        // Not `thread::spawn`, which panics when the system has no thread to give: then a second
-        // signal changes nothing, and the stop is as graceful as ever.
-        let _ = thread::Builder::new().spawn(listen);
-        log_or_give_up("stopping: requests that have begun may finish; once more to stop at once");
+    /// The same, but when `is_told_again` says so, all are cut at once, and who computes is left
+    /// behind after a second: the program is about to end.
+    pub fn stop_unless(self, is_told_again: impl Fn() -> bool) -> bool {
         let began = Instant::now();
         self.pool.stop_unless(|| {
-            let is_told = told_again.load(Ordering::SeqCst);
-            if is_told {
-                log_or_give_up("stopping at once");
+            let passed = began.elapsed();
+            let is_over = is_told_again() || passed >= self.grace;
+            let cut = if is_over { self.lobby.in_a_request() } else { 0 };
+            if cut > 0 {
+                let passed = passed.as_secs_f64();
+                log_or_give_up(&format!("unfinished requests, cut after {passed:.1} s: {cut}"));
             }
-            is_told || began.elapsed() >= self.grace
+            is_over
         })
     }
+}
+
+/// Says that the program stops, and listens. The result tells whether a second signal has come
+/// since. SIGHUP is no such signal: it asks for no end.
+pub fn stopping(signals: Shutdown) -> impl Fn() -> bool {
+    let told_again = Arc::new(AtomicBool::new(false));
+    let tell = Arc::clone(&told_again);
+    let listen = move || {
+        while signals.wait() == Signal::Hangup {}
+        log_or_give_up("stopping at once");
+        tell.store(true, Ordering::SeqCst);
+    };
+    log_or_give_up("stopping: requests that have begun may finish; once more to stop at once");
+    // Not `thread::spawn`, which panics when the system has no thread to give: then a second
+    // signal changes nothing, and the stop is as graceful as ever.
+    let _ = thread::Builder::new().spawn(listen);
+    move || told_again.load(Ordering::SeqCst)
 }
 
 /// Writes to stderr what went wrong, a line each.

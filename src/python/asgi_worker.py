@@ -27,7 +27,6 @@ The server closes a lane when the client has gone.
 import asyncio
 import collections
 import fcntl
-import importlib
 import inspect
 import os
 import signal
@@ -405,7 +404,8 @@ def load(name):
     module, colon, path = name.partition(":")
     if not colon or not path:
         raise StartError(f"{name}: the application is named as MODULE:CALLABLE")
-    found = importlib.import_module(module)
+    __import__(module)  # not importlib: its own steps would stand in the traceback
+    found = sys.modules[module]
     factory = path.endswith("()")
     for part in path.removesuffix("()").split("."):
         found = getattr(found, part)

@@ -33,7 +33,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::http::exchange::Handler;
-use crate::http::server::{Server, log_or_give_up};
+use crate::http::server::{Server, log_or_give_up, stopping};
 use crate::python::lane::{Fault, Health, Keeper, Lane, Line, PREFIX, TICK, is_timeout, kind};
 use crate::socket::system::{Shutdown, Signal};
 
@@ -105,7 +105,9 @@ pub enum StartError {
     Slow(Duration),
     /// The server stops.
     Stopping,
-    /// The folder or the sockets cannot be made.
+    /// The folder of the private sockets cannot be made.
+    Folder(io::Error),
+    /// The sockets or a thread cannot be made.
     System(io::Error),
 }
 
@@ -121,6 +123,9 @@ impl fmt::Display for StartError {
             }
             StartError::Slow(limit) => write!(f, "the application was not ready after {limit:?}"),
             StartError::Stopping => f.write_str("the server stops"),
+            StartError::Folder(error) => {
+                write!(f, "a temporary folder in {}: {error}", env::temp_dir().display())
+            }
             StartError::System(error) => error.fmt(f),
         }
     }
@@ -201,7 +206,7 @@ impl Pool {
     /// The first worker that cannot start ends them all.
     pub fn start(mut spec: PythonSpec) -> Result<Pool, StartError> {
         spec.workers = spec.workers.max(1);
-        let folder = Folder::new().map_err(StartError::System)?;
+        let folder = Folder::new().map_err(StartError::Folder)?;
         let staff = Staff { in_force: vec![0; spec.workers], ..Staff::default() };
         let house = House { spec, folder, staff: Mutex::new(staff), news: Condvar::new() };
         let pool = Pool { house: Arc::new(house) };
@@ -278,6 +283,7 @@ impl Pool {
                 }
             }
         }
+        log("the python workers are replaced");
     }
 
     /// The folder of the private sockets.
@@ -302,6 +308,11 @@ impl Drop for Pool {
 impl Pool {
     /// Lets requests that have begun finish, then ends all workers and waits for their end.
     pub fn stop(&self) {
+        self.stop_unless(|| false);
+    }
+
+    /// The same, but as soon as `is_over` says so, those that are still there are killed.
+    pub fn stop_unless(&self, is_over: impl Fn() -> bool) {
         let mut staff = self.house.lock();
         staff.stopping = true;
         for member in &mut staff.members {
@@ -309,16 +320,15 @@ impl Pool {
         }
         self.house.news.notify_all();
         while staff.watchers > 0 {
-            staff = self.house.news.wait(staff).unwrap_or_else(PoisonError::into_inner);
+            if is_over() {
+                for member in &staff.members {
+                    let _ = lock(&member.worker.child).kill();
+                }
+            }
+            let woken = self.house.news.wait_timeout(staff, TICK);
+            staff = woken.unwrap_or_else(PoisonError::into_inner).0;
         }
         let _ = fs::remove_dir_all(&self.house.folder.path);
-    }
-
-    /// Ends all workers at once.
-    pub fn kill(&self) {
-        for member in &self.house.lock().members {
-            let _ = lock(&member.worker.child).kill();
-        }
     }
 }
 
@@ -648,8 +658,9 @@ fn dismiss(worker: &Worker) {
     let told =
         Line::open(&worker.path, PREFIX).and_then(|mut line| line.send(&[(kind::QUIT, b"")]));
     let deadline = Instant::now() + LAST_WORDS;
-    while told.is_ok() && Instant::now() < deadline {
-        if !matches!(lock(&worker.child).try_wait(), Ok(None)) {
+    while told.is_ok() && matches!(lock(&worker.child).try_wait(), Ok(None)) {
+        if Instant::now() >= deadline {
+            log(&format!("{} does not end after {LAST_WORDS:?}: killed", worker.name()));
             return;
         }
         thread::sleep(Duration::from_millis(2));
@@ -700,15 +711,17 @@ pub const SIGNALS: [Signal; 3] = [Signal::Hangup, Signal::Interrupt, Signal::Ter
 /// waits for [`SIGNALS`].
 pub fn serve_until(signals: Shutdown, server: Server, handler: Arc<dyn Handler>, pool: &Arc<Pool>) {
     let running = server.start(handler);
-    while signals.wait() == Signal::Hangup {
-        log_or_give_up("replacing the python workers, one by one");
+    // If nobody can read it any more, SIGHUP came from a terminal that has been closed.
+    while signals.wait() == Signal::Hangup
+        && log_or_give_up("replacing the python workers, one by one")
+    {
         let pool = Arc::clone(pool);
         thread::spawn(move || pool.replace_all());
     }
-    if !running.stop_unless_told_again(signals) {
-        pool.kill();
-    }
-    pool.stop();
+    let is_told_again = stopping(signals);
+    let all_could_finish = running.stop_unless(&is_told_again);
+    // A worker whose client was cut off may still be busy, for nobody.
+    pool.stop_unless(|| !all_could_finish || is_told_again());
 }
 
 /// A folder for the private sockets: nobody else can reach the workers. It is removed at the end.

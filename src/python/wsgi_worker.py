@@ -15,7 +15,6 @@ a length of four bytes, and a payload.
 """
 import contextlib
 import fcntl
-import importlib
 import inspect
 import io
 import os
@@ -200,7 +199,8 @@ def load(name):
     """MODULE:CALLABLE, MODULE:FACTORY(), or MODULE alone for its `application` or `app`."""
     sys.path.insert(0, os.getcwd())
     module, _, path = name.partition(":")
-    found = importlib.import_module(module)
+    __import__(module)  # not importlib: its own steps would stand in the traceback
+    found = sys.modules[module]
     if not path:
         path = "application" if hasattr(found, "application") else "app"
     factory = path.endswith("()")

@@ -553,7 +553,8 @@ fn trouble(exchange: &Exchange) -> Option<Trouble<'_>> {
     if let Some(refusal) = exchange.failure() {
         return Some(Trouble { problem: &refusal.problem, rule: Some(refusal.rule), is_cut });
     }
-    let gone = Trouble { problem: "the client went away", rule: None, is_cut };
+    // Perhaps the client went away, and perhaps a stop has cut it off.
+    let gone = Trouble { problem: "the connection broke", rule: None, is_cut };
     exchange.has_lost_client().then_some(gone)
 }
 

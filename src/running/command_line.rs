@@ -359,7 +359,7 @@ pub const ENVIRONMENT: &[(&str, &str)] =
     &[("HOST", "--host"), ("PORT", "--port"), ("WEB_CONCURRENCY", "--workers")];
 
 /// Flags that would change nothing when an application or a folder is served.
-const OF_THE_SITE: [&str; 3] = ["--templates", "--static", "--uploads"];
+const OF_THE_SITE: [&str; 4] = ["--templates", "--static", "--uploads", "--debug"];
 
 /// Reads a command line. `own` is the program's contract; a program that has none of its own asks
 /// the variable `SERVER_PROTOCOL`. The arguments are those after the program's name.

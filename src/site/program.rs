@@ -84,10 +84,20 @@ pub fn serve(config: Config) -> Result<(), String> {
     let house = House::with(&content, &config, server.address(), 1)?;
     // Whoever has read the greeting may send a signal at once.
     let shutdown = Shutdown::on_signals().map_err(|error| error.to_string())?;
-    say(&mut io::stderr(), &greeting(&config, server.address()), 0);
+    greet(&config, server.address());
     let server = server.observed_by(Arc::clone(&house.observer));
     server.serve_until(shutdown, Arc::clone(&house.handler));
     house.close(Ok(()))
+}
+
+/// Says where we are, and why the first visitor may find nothing there.
+fn greet(config: &Config, address: SocketAddr) {
+    let mut words = greeting(config, address);
+    let is_bare = |folder: &&str| !Path::new(folder).join("index.html").is_file();
+    if let Some(folder) = config.folder().filter(is_bare) {
+        words += &format!("{folder} has no index.html: / is not found, and /NAME is a file.\n");
+    }
+    say(&mut io::stderr(), &words, 0);
 }
 
 /// Serves an application in Python. There is one process of ours then, and `--workers` of Python.
@@ -117,8 +127,12 @@ fn serve_python(application: &str, mut config: Config) -> Result<(), String> {
     let server = Server::bind(config.settings.clone());
     let server = server.map_err(|problem| advice(&problem, &config))?;
     let hint = where_modules_are(&spec.python);
+    let is_virtual = spec.python != Path::new("python3");
     let pool = Arc::new(Pool::start(spec).map_err(|error| match error {
         StartError::Application(text) if text.contains("\nModuleNotFoundError: ") => text + &hint,
+        error @ StartError::Interpreter(..) if is_virtual => {
+            format!("{error}\nVIRTUAL_ENV is set in the environment, and was followed.")
+        }
         error => error.to_string(),
     })?);
     let hosted = match is_wsgi {
@@ -129,7 +143,7 @@ fn serve_python(application: &str, mut config: Config) -> Result<(), String> {
     let house = House::furnish(&config, server.address(), hosted, observers)?;
     // Whoever has read the greeting may send a signal at once.
     let signals = Shutdown::on(&SIGNALS).map_err(|error| error.to_string())?;
-    say(&mut io::stderr(), &greeting(&config, server.address()), 0);
+    greet(&config, server.address());
     warn_about_descriptors(config.settings.threads.cap, each);
     let server = server.observed_by(Arc::clone(&house.observer));
     serve_until(signals, server, Arc::clone(&house.handler), &pool);
@@ -177,7 +191,7 @@ fn serve_with_workers(config: Config, content: &Content) -> Result<(), String> {
     if let Content::Site { uploads, temporary: Some(_) } = content {
         supervisor = supervisor.with_argument("--uploads").with_argument(uploads);
     }
-    say(&mut io::stderr(), &greeting(&config, address), 0);
+    greet(&config, address);
     warn_about_descriptors(settings.threads.cap, 1);
     supervisor.run();
     Ok(())
@@ -215,7 +229,8 @@ impl Content {
             fs::create_dir_all(&uploads).map_err(of(&uploads))?;
             return Ok(Content::Site { uploads, temporary: None });
         }
-        let folder = TemporaryFolder::new().map_err(of(Path::new("a temporary folder")))?;
+        let place = format!("a temporary folder in {}", env::temp_dir().display());
+        let folder = TemporaryFolder::new().map_err(of(Path::new(&place)))?;
         Ok(Content::Site { uploads: folder.path.clone(), temporary: Some(folder) })
     }
 }

@@ -312,6 +312,12 @@ impl Lobby {
         }
     }
 
+    /// How many are in the middle of a request.
+    pub fn in_a_request(&self) -> usize {
+        let is_in = |phase| matches!(phase, Phase::Head | Phase::Body | Phase::Busy);
+        self.guests().values().filter(|guest| is_in(guest.phase())).count()
+    }
+
     /// Asks everybody to leave who is not in the middle of a request.
     pub fn close_idle(&self) {
         for guest in self.guests().values() {

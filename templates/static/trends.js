@@ -3,7 +3,10 @@
 const figures = document.getElementById("figures");
 const find = (selector) => figures.querySelector(selector);
 
+const say = (words) => { document.getElementById("away").textContent = words; };
+
 const draw = (now) => {
+  say("");
   for (const name of ["requests", "opened", "open", "refused", "up", "process"]) {
     find(`#${name} dd`).textContent = now[name];
   }
@@ -33,7 +36,7 @@ const ask = async () => {
     const headers = { Accept: "application/json" };
     draw(await (await fetch("/trends/", { cache: "no-store", headers })).json());
   } catch {
-    // The server is away. Perhaps it comes back.
+    say("The server does not answer. These figures are old; it is asked again each second.");
   }
   setTimeout(ask, 1000);
 };

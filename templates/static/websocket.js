@@ -12,6 +12,9 @@ const isOpen = (open) => {
   find("open").disabled = open;
   find("close").disabled = !open;
   for (const button of document.querySelectorAll("form button")) button.disabled = !open;
+  // A button that was pressed and is disabled has lost the focus: the other one takes it.
+  const has = document.activeElement;
+  if (has === document.body || has.disabled) find(open ? "close" : "open").focus({ preventScroll: true });
 };
 
 const connect = () => {
