@@ -257,6 +257,22 @@ fn the_root_must_be_a_folder() {
 }
 
 #[test]
+#[cfg(unix)]
+fn the_root_must_be_a_folder_that_may_be_entered() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new().with("a.txt", "a");
+    let allow = |mode| fs::set_permissions(&folder.root, fs::Permissions::from_mode(mode));
+    allow(0o600).expect("it is ours");
+    if folder.root.join("a.txt").exists() {
+        println!("skipped: root may enter every folder");
+    } else {
+        let error = StaticFiles::new(&folder.root).expect_err("it is closed");
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+    }
+    allow(0o700).expect("it is ours");
+}
+
+#[test]
 fn names_may_hold_spaces_and_letters_of_every_language() {
     let folder = Folder::new().with("a b/Grüße é.txt", "found");
     let response = folder.files().respond(&get(&[]), "a b/Grüße é.txt");

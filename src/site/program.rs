@@ -68,8 +68,8 @@ pub fn serve(config: Config) -> Result<(), String> {
         return serve_python(&application, config);
     }
     // Templates that are missing come from the program, so a wrong name would not be noticed.
-    if let Some(folder) = config.templates.as_ref().filter(|folder| !folder.is_dir()) {
-        return Err(format!("{}: there is no such folder of templates.", folder.display()));
+    if let Some(folder) = &config.templates {
+        fs::metadata(folder.join(".")).map_err(of(folder))?;
     }
     #[cfg(unix)]
     if let Some(worker) = Worker::from_environment().map_err(|error| error.to_string())? {

@@ -23,7 +23,7 @@
 
 use std::fmt;
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -46,12 +46,11 @@ impl StaticFiles {
     /// The files below `root`. Links in its own path are followed now, once.
     ///
     /// # Errors
-    /// If there is no such folder.
+    /// If there is no such folder, or it may not be entered.
     pub fn new(root: impl AsRef<Path>) -> io::Result<StaticFiles> {
         let root = fs::canonicalize(root)?;
-        if !root.is_dir() {
-            return Err(ErrorKind::NotADirectory.into());
-        }
+        // The dot is inside: it tells whether this is a folder, and whether we may enter it.
+        fs::metadata(root.join("."))?;
         // It does not mean "store nothing". It means: store it, and ask us before each use. With an
         // ETag the question is cheap, and nobody ever sees an old file.
         let cache_control = FieldValue::constant("no-cache");
