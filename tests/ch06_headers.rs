@@ -52,6 +52,26 @@ fn field_names_have_no_case_and_keep_the_one_they_came_in() {
     assert_eq!(token("hOsT"), HOST);
     assert_ne!(token("Hosts"), HOST);
     assert_eq!(token("hOsT").as_str(), "hOsT");
+    eq_bytes(b"hOsT", token("hOsT").as_bytes());
+}
+
+/// Whether it panics. In a constant that would be an error of the compiler.
+fn panics<T>(make: impl FnOnce() -> T + std::panic::UnwindSafe) -> bool {
+    std::panic::catch_unwind(make).is_err()
+}
+
+#[test]
+fn a_constant_is_checked_like_anything_else() {
+    for name in ["", " ", "a ", ":a", "a:b", "X-A\r", "caf\u{e9}"] {
+        assert!(panics(|| Token::constant(name)), "{name:?}");
+    }
+    assert_eq!(Token::constant("X-A"), token("X-A"));
+    for text in ["\0", "a\rb", "\na", "ab\x7f", " a", "a ", " "] {
+        assert!(panics(|| FieldValue::constant(text)), "{text:?}");
+    }
+    for text in ["", "a", "a b"] {
+        assert_eq!(FieldValue::constant(text), value(text));
+    }
 }
 
 #[test]
@@ -101,7 +121,8 @@ fn fields_keep_their_order_and_may_repeat() {
     let all: Vec<FieldValue> = fields.get_all(token("accept")).collect();
     assert_eq!(all, [value("a"), value("b")]);
     assert_eq!(fields.get(CONTENT_LENGTH), None);
-    assert_eq!(fields.len(), 3);
+    assert!(fields.contains(HOST) && !fields.contains(CONTENT_LENGTH));
+    assert_eq!((fields.len(), fields.is_empty()), (3, false));
 }
 
 #[test]
@@ -121,6 +142,14 @@ fn remove_takes_every_field_of_that_name() {
     assert_eq!(fields, headers(&[("Host", "h")]));
     fields.clear();
     assert!(fields.is_empty());
+    assert_eq!(fields, Headers::new());
+}
+
+#[test]
+fn fields_are_shown_with_their_bytes_escaped() {
+    let mut fields = headers(&[("Host", "h")]);
+    fields.push(token("A"), FieldValue::new(b"\"\t\xe9").expect("obs-text"));
+    assert_eq!(format!("{fields:?}"), r#"[("Host", "h"), ("A", "\"\t\xe9")]"#);
 }
 
 #[test]

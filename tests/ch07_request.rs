@@ -172,9 +172,26 @@ fn a_host_is_a_name_or_an_address_with_an_optional_port() {
         let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
         assert_eq!(head(&text).host, host);
     }
-    for host in ["a b", "a/b", "a@b", "a:b", "a:65536", ":80", "::1", "[::1", "[a]", "a%2", "[]"] {
+    for host in [
+        "a b", "a/b", "a@b", "a:b", "a:65536", ":80", "::1", "[::1", "[a]", "a%2", "[]", "a%2g",
+        "a%g2",
+    ] {
         let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
         assert_eq!(error(&text), HeadError::InvalidHost, "{host}");
+    }
+}
+
+#[test]
+fn a_request_line_is_refused_for_its_first_fault() {
+    let cases = [
+        ("GET  HTTP/1.1", HeadError::RequestLineParts),
+        (" / HTTP/1.1", HeadError::RequestLineParts),
+        // The `http` here is not the scheme.
+        ("GET a/b?c=http://d HTTP/1.1", HeadError::TargetForm),
+        ("GET gopher+x-1.0://b HTTP/1.1", HeadError::ForeignScheme),
+    ];
+    for (line, expected) in cases {
+        assert_eq!(error(&format!("{line}\r\nHost: a\r\n\r\n")), expected, "{line}");
     }
 }
 
@@ -291,7 +308,8 @@ fn every_error_has_a_case_or_a_test() {
         };
         assert!(shown, "{error:?} is never shown");
         assert!(error.rule().starts_with("RFC "), "{error:?}");
-        assert!(!error.to_string().ends_with('.'), "{error:?}");
+        let text = error.to_string();
+        assert!(!text.is_empty() && !text.ends_with('.'), "{error:?}");
     }
 }
 
@@ -353,6 +371,8 @@ fn a_head_over_the_limit_is_refused_at_once() {
     let before = format!("GET / HTTP/1.1\r\nHost: a\r\n{field}{field}X: ");
     let most = 16 * 1024 - before.len();
     check_limit(&before, most, "\r\n\r\n", HeadError::HeadTooLong);
+    // Empty lines before the request line have a limit of their own.
+    check_limit(&format!("\r\n\r\n{before}"), most, "\r\n\r\n", HeadError::HeadTooLong);
 }
 
 #[test]
@@ -392,6 +412,21 @@ fn what_follows_a_head_is_left_for_the_next() {
         input = &input[used..];
     }
     assert_eq!(parser.advance(input), Ok(Parse::Partial));
+}
+
+#[test]
+fn a_second_head_is_read_like_the_first() {
+    let first = get("/first");
+    for folder in ["tests/wire/valid", "tests/wire/invalid"] {
+        for (name, case) in wire_cases(folder) {
+            let mut parser = HeadParser::new(HeadLimits::default());
+            let input = [first.as_bytes(), &case.bytes].concat();
+            let Ok(Parse::Complete { used, .. }) = parser.advance(&input) else {
+                panic!("{name}: the first head is not complete");
+            };
+            assert_eq!(parser.advance(&input[used..]), parse(&case.bytes), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn a_name_finds_its_first_value_or_all() {
     let all: Vec<&str> = query.get_all("a").collect();
     assert_eq!(all, ["1", "3"]);
     assert_eq!(query.len(), 3);
-    assert!(!query.is_empty());
+    assert!(!query.is_empty() && Query::default().is_empty());
 }
 
 #[test]
@@ -148,6 +148,9 @@ fn a_query_has_at_most_as_many_pairs_as_its_limit() {
     let limits = QueryLimits { pairs: 3 };
     assert!(Query::parse("&a&&b&c&", &limits).is_ok());
     assert_eq!(Query::parse("a&b&c&d", &limits), Err(UrlError::TooManyPairs));
+    let parse = |count| Query::parse(&"a&".repeat(count), &QueryLimits::default());
+    assert_eq!(parse(1_000).map(|query| query.len()), Ok(1_000));
+    assert_eq!(parse(1_001), Err(UrlError::TooManyPairs));
 }
 
 #[test]

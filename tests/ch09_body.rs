@@ -160,6 +160,9 @@ fn a_length_over_the_limit_is_refused_before_it_is_sent() {
     assert!(BodyReader::new(Framing::Length(5), limits.clone()).is_ok());
     let refused = BodyReader::new(Framing::Length(6), limits);
     assert_eq!(refused.err(), Some(BodyError::TooLarge));
+    let by_default = |length| BodyReader::new(Framing::Length(length), BodyLimits::default());
+    assert!(by_default(16 << 20).is_ok());
+    assert_eq!(by_default((16 << 20) + 1).err(), Some(BodyError::TooLarge));
     assert_eq!(
         framing(&format!("Content-Length: {}\r\n", "9".repeat(400))),
         Err(BodyError::TooLarge)
@@ -291,7 +294,8 @@ fn every_error_has_a_case_or_a_test() {
         };
         assert!(shown, "{error:?} is never shown");
         assert!(error.rule().starts_with("RFC "), "{error:?}");
-        assert!(!error.to_string().ends_with('.'), "{error:?}");
+        let text = error.to_string();
+        assert!(!text.is_empty() && !text.ends_with('.'), "{error:?}");
     }
 }
 
@@ -311,28 +315,66 @@ fn the_sum_of_the_chunks_is_bounded() {
     assert_eq!(reader.read(&mut source, &mut out), Err(BodyError::TooLarge));
 }
 
+/// What becomes of a chunked body that is too long to be cut at every offset.
+fn end_of(body: &str) -> Result<usize, BodyError> {
+    read_all(Framing::Chunked, &mut Pieces::whole(body.as_bytes()), 99).end
+}
+
+/// A chunk of one byte whose extension has so many bytes.
+fn extended(length: usize) -> String {
+    format!("1;{}\r\nx\r\n", "a".repeat(length - 1))
+}
+
+#[test]
+fn a_chunk_line_is_bounded() {
+    let end = "0\r\n\r\n";
+    assert_eq!(end_of(&(extended(255) + end)), Ok(0));
+    assert_eq!(end_of(&(extended(256) + end)), Err(BodyError::ChunkLineTooLong));
+}
+
 #[test]
 fn extensions_are_bounded_over_the_whole_body() {
-    // Each line is within its own limit: 41 extensions of 202 bytes are more than 8 KiB.
-    let chunk = format!("1;{}\r\nx\r\n", "a".repeat(201));
-    let fits = format!("{}0\r\n\r\n", chunk.repeat(40));
-    let outcome = read_all(Framing::Chunked, &mut Pieces::whole(fits.as_bytes()), 99);
-    assert_eq!(outcome.end, Ok(0));
-    let too_many = chunk.repeat(41);
-    let outcome = read_all(Framing::Chunked, &mut Pieces::whole(too_many.as_bytes()), 99);
-    assert_eq!(outcome.end, Err(BodyError::ExtensionsTooLong));
+    // Each line is within its own limit, and 64 extensions of 128 bytes are 8 KiB.
+    let most = extended(128).repeat(64);
+    assert_eq!(end_of(&format!("{most}0\r\n\r\n")), Ok(0));
+    assert_eq!(end_of(&format!("{most}0;a\r\n\r\n")), Err(BodyError::ExtensionsTooLong));
 }
 
 #[test]
 fn trailers_are_bounded() {
-    for line in [format!("X: {}", "v".repeat(9000)), "X: v\r\n".repeat(1400)] {
-        let body = format!("0\r\n{line}\r\n\r\n");
-        let outcome = read_all(Framing::Chunked, &mut Pieces::whole(body.as_bytes()), 99);
-        assert_eq!(outcome.end, Err(BodyError::TrailersTooLong));
+    let one = |length: usize| format!("0\r\nX: {}\r\n\r\n", "v".repeat(length - 3));
+    assert_eq!(end_of(&one(8 * 1024)), Ok(0));
+    assert_eq!(end_of(&one(8 * 1024 + 1)), Err(BodyError::TrailersTooLong));
+    // Many lines count with their line ends: 1024 of 8 bytes are 8 KiB, and the end has no bytes.
+    let many = |count| format!("0\r\n{}\r\n", "X: 4 5\r\n".repeat(count));
+    assert_eq!(end_of(&many(1024)), Ok(0));
+    assert_eq!(end_of(&many(1025)), Err(BodyError::TrailersTooLong));
+}
+
+#[test]
+fn an_empty_buffer_reads_nothing() {
+    let mut source = &b"hello"[..];
+    let limits = BodyLimits::default();
+    let mut reader = BodyReader::new(Framing::Length(5), limits).expect("a short body");
+    assert_eq!((reader.read(&mut source, &mut []), source.len()), (Ok(0), 5));
+    assert!(!reader.is_finished());
+}
+
+#[test]
+fn only_a_length_says_how_much_is_still_to_come() {
+    for (framing, body, want) in [
+        (Framing::None, &b""[..], [Some(0), Some(0), Some(0)]),
+        (Framing::Length(5), b"hello", [Some(5), Some(2), Some(0)]),
+        (Framing::Chunked, b"5\r\nhello\r\n0\r\n\r\n", [None, None, Some(0)]),
+    ] {
+        let mut reader = BodyReader::new(framing, BodyLimits::default()).expect("a short body");
+        let (mut source, mut out) = (body, [0; 3]);
+        let before = reader.remaining();
+        let _ = reader.read(&mut source, &mut out);
+        let within = reader.remaining();
+        while reader.read(&mut source, &mut out) != Ok(0) {}
+        assert_eq!([before, within, reader.remaining()], want, "{framing:?}");
     }
-    let body = format!("0\r\nX: {}\r\n\r\n", "v".repeat(8000));
-    let outcome = read_all(Framing::Chunked, &mut Pieces::whole(body.as_bytes()), 99);
-    assert_eq!(outcome.end, Ok(0));
 }
 
 /// A source that is interrupted at every second call and fails at its end.

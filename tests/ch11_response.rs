@@ -85,6 +85,32 @@ fn a_status_is_a_number_from_100_to_599() {
     }
 }
 
+#[test]
+fn every_status_with_a_name_has_its_number() {
+    for (status, code) in [
+        (Status::CONTINUE, 100),
+        (Status::SWITCHING_PROTOCOLS, 101),
+        (Status::OK, 200),
+        (Status::NO_CONTENT, 204),
+        (Status::RESET_CONTENT, 205),
+        (Status::MOVED_PERMANENTLY, 301),
+        (Status::BAD_REQUEST, 400),
+        (Status::NOT_FOUND, 404),
+        (Status::METHOD_NOT_ALLOWED, 405),
+        (Status::REQUEST_TIMEOUT, 408),
+        (Status::CONTENT_TOO_LARGE, 413),
+        (Status::URI_TOO_LONG, 414),
+        (Status::EXPECTATION_FAILED, 417),
+        (Status::FIELDS_TOO_LARGE, 431),
+        (Status::INTERNAL_SERVER_ERROR, 500),
+        (Status::NOT_IMPLEMENTED, 501),
+        (Status::SERVICE_UNAVAILABLE, 503),
+        (Status::VERSION_NOT_SUPPORTED, 505),
+    ] {
+        assert_eq!(status.code(), code);
+    }
+}
+
 /// The registry of status codes, as of 2026: 104 is in it only for a time, 306 is unused.
 const REGISTRY: &[u16] = &[
     100, 101, 102, 103, 200, 201, 202, 203, 204, 205, 206, 207, 208, 226, 300, 301, 302, 303, 304,
@@ -454,11 +480,13 @@ fn the_connection_field_says_what_will_happen() {
 #[test]
 fn what_was_no_request_gets_an_answer_and_no_second_one() {
     let (mut out, mut writer) = (Vec::new(), ResponseWriter::for_no_request());
-    assert_eq!(Response::new(Status::BAD_REQUEST).send(&mut writer, &mut out), Ok(()));
-    let want = "HTTP/1.1 400 Bad Request\r\nDate: now\r\nServer: glasshouse\r\nContent-Length: 0\r\n\
-                Connection: close\r\n\r\n";
+    let response = Response { status: Status::BAD_REQUEST, ..hello() };
+    assert_eq!(response.send(&mut writer, &mut out), Ok(()));
+    let want = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nDate: now\r\n\
+                Server: glasshouse\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
     eq_bytes(want.as_bytes(), &undated(&out));
-    assert!(!writer.keeps_alive());
+    assert!(!writer.keeps_alive() && !writer.has_lost_peer());
+    assert_eq!(writer.body_sent(), 5);
 }
 
 // The body.
@@ -523,7 +551,7 @@ fn an_empty_piece_is_not_sent() {
 
 #[test]
 fn a_body_that_is_too_short_is_an_error() {
-    for (given, missing) in [(&["he", "l"][..], 2), (&[], 5), (&[""], 5)] {
+    for (given, missing) in [(&["he", "l"][..], 2), (&["hell"], 1), (&[], 5), (&[""], 5)] {
         let (_, result) = pieces("GET 1.1", Some(5), given);
         assert_eq!(result, Err(ResponseError::TooShort(missing)), "{given:?}");
     }
@@ -606,7 +634,7 @@ fn after_a_failed_write_nothing_more_is_sent() {
         assert_eq!(writer.write(&mut out, b"more"), failed, "{room}");
         assert_eq!(writer.finish(&mut out), failed, "{room}");
         eq_bytes(b"", &out);
-        assert!(!writer.has_finished());
+        assert!(!writer.has_finished() && writer.has_lost_peer());
     }
 }
 

@@ -190,6 +190,45 @@ impl<F: FnMut(&mut Exchange) -> io::Result<()> + Send> Handler for Once<F> {
 }
 
 #[test]
+fn the_last_piece_is_on_its_way_before_the_handler_returns() {
+    let mut stage = stage(GET);
+    let mut other_end = Client::of(stage.client.stream.try_clone().expect("the same socket"));
+    stage.run(Once::new(move |exchange: &mut Exchange| {
+        exchange.start(Status::OK, &Headers::new(), None)?;
+        exchange.finish_with(b"all")?;
+        assert!(exchange.has_finished());
+        assert!(other_end.up_to("0\r\n\r\n").ends_with("\r\n\r\n3\r\nall\r\n0\r\n\r\n"));
+        Ok(())
+    }));
+    assert_eq!(stage.failure(), "");
+}
+
+#[test]
+fn an_exchange_knows_how_far_it_has_come() {
+    for (fields, body, expected) in [
+        ("", "", [0, 0, 0]),
+        ("Content-Length: 5\r\n", "hello", [5, 2, 0]),
+        ("Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n\r\n", [usize::MAX, usize::MAX, 0]),
+    ] {
+        let mut stage = stage(&post(fields, body));
+        stage.run(|exchange: &mut Exchange| {
+            assert_eq!(exchange.has_read_body(), body.is_empty(), "{fields}");
+            let before = exchange.expected_bytes();
+            let _ = exchange.read(&mut [0; 3])?;
+            let within = exchange.expected_bytes();
+            exchange.read_to_end(&mut Vec::new())?;
+            assert_eq!([before, within, exchange.expected_bytes()], expected, "{fields}");
+            assert!(exchange.has_read_body() && !exchange.has_started());
+            exchange.start(Status::OK, &Headers::new(), Some(3))?;
+            assert!(exchange.has_started() && !exchange.has_finished());
+            exchange.write_body(b"hi\n")
+        });
+        assert_eq!(stage.failure(), "");
+        assert!(stage.exchange.has_finished() && !stage.exchange.has_lost_client());
+    }
+}
+
+#[test]
 fn the_answer_to_head_has_no_body() {
     let mut stage = stage("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
     stage.run(hi);
@@ -256,14 +295,27 @@ fn an_answer_shorter_than_it_said_is_not_whole() {
 }
 
 #[test]
+fn an_error_after_a_whole_answer_ends_the_connection() {
+    let mut stage = stage(GET);
+    stage.run(|exchange: &mut Exchange| {
+        hi(exchange)?;
+        Err(io::Error::other("too late"))
+    });
+    assert!(stage.exchange.has_finished() && !stage.exchange.leaves_link_usable());
+    assert!(stage.failure().contains("too late"));
+    eq_text(OK_HI, &stage.received());
+}
+
+#[test]
 fn a_second_answer_is_an_error_and_sends_nothing() {
     let mut stage = stage(GET);
     stage.run(|exchange: &mut Exchange| {
         hi(exchange)?;
-        let second = hi(exchange);
+        let second = exchange.respond(Response::text(Status::NOT_FOUND, "hi\n"));
         assert_eq!(second.map(|_| ()).map_err(|error| error.kind()), Err(ErrorKind::InvalidInput));
         Ok(())
     });
+    assert_eq!(stage.exchange.status(), Some(Status::OK));
     eq_text(OK_HI, &stage.received());
 }
 
@@ -299,6 +351,19 @@ fn a_body_that_nobody_asks_for_gets_no_100_and_ends_the_connection() {
     let received = stage.received();
     assert_eq!(status_of(&received), 200);
     assert!(received.contains("\r\nConnection: close\r\n"));
+}
+
+#[test]
+fn where_nothing_is_to_be_read_no_100_is_needed() {
+    let mut stage = stage(&post("Expect: 100-continue\r\nContent-Length: 0\r\n", ""));
+    stage.run(echo);
+    assert_eq!(status_of(&stage.received()), 200);
+    let mut stage = self::stage(&post(EXPECT, ""));
+    stage.run(|exchange: &mut Exchange| {
+        assert_eq!(exchange.read(&mut [])?, 0);
+        hi(exchange)
+    });
+    assert_eq!(status_of(&stage.received()), 200);
 }
 
 #[test]
@@ -358,7 +423,7 @@ fn a_100_never_follows_the_answer() {
 fn an_unknown_expectation_is_417_and_in_http_1_0_it_is_nothing() {
     let fields = "Expect: tea, 100-continue\r\nContent-Length: 5\r\n";
     let mut stage = stage(&post(fields, "hello"));
-    stage.run(|_: &mut Exchange| panic!("no handler is called"));
+    stage.run(hi);
     let received = stage.received();
     assert_eq!(status_of(&received), 417);
     assert!(received.contains("RFC 9110, section 10.1.1"));
@@ -398,7 +463,12 @@ fn an_impossible_body_is_refused_before_any_handler_is_called() {
     ] {
         let mut stage = stage(&post(fields, ""));
         assert!(stage.exchange.failure().is_some());
-        stage.run(|_: &mut Exchange| panic!("no handler is called"));
+        let called = AtomicBool::new(false);
+        stage.run(|exchange: &mut Exchange| {
+            called.store(true, Ordering::SeqCst);
+            hi(exchange)
+        });
+        assert!(!called.into_inner(), "{fields}");
         assert!(!stage.exchange.leaves_link_usable());
         assert_eq!(status_of(&stage.received()), status);
     }
@@ -407,8 +477,13 @@ fn an_impossible_body_is_refused_before_any_handler_is_called() {
 /// Bytes that were sent are here in a moment.
 #[track_caller]
 fn soon_here(exchange: &mut Exchange) {
+    soon(|| exchange.has_body_here());
+}
+
+#[track_caller]
+fn soon(mut is_so: impl FnMut() -> bool) {
     let limit = Instant::now() + ms(5000);
-    while !exchange.has_body_here() {
+    while !is_so() {
         assert!(Instant::now() < limit, "still nothing");
         thread::sleep(ms(1));
     }
@@ -488,6 +563,69 @@ fn a_body_error_in_the_middle_of_an_answer_cuts_it() {
     assert!(stage.received().ends_with("\r\n\r\n2\r\nhe\r\n"));
 }
 
+#[test]
+fn a_client_that_breaks_off_is_lost_and_no_failure() {
+    let Stage { mut client, mut exchange, watchman: _watchman, _dog } = stage(&post(EXPECT, ""));
+    let leaves = thread::spawn(move || {
+        // It goes without reading the 100: its kernel resets the connection.
+        client.stream.peek(&mut [0]).expect("the 100");
+        client.send("he");
+    });
+    exchange.run(&echo);
+    leaves.join().expect("the client");
+    assert!(exchange.has_lost_client() && !exchange.leaves_link_usable());
+    assert!(exchange.failure().is_none());
+}
+
+// Clients that wait.
+
+/// Waits as one does whose answer may take long. Whether the client has hung up, and what it has
+/// sent meanwhile.
+fn stay(exchange: &mut Exchange) -> (bool, usize) {
+    exchange.wait_for_hang_up();
+    (exchange.has_hung_up(), exchange.link.wire.buffered().len())
+}
+
+#[test]
+fn a_client_that_hangs_up_is_noticed_and_its_next_request_kept() {
+    let Stage { mut client, mut exchange, watchman: _watchman, _dog } = stage(GET);
+    assert!(!exchange.has_hung_up());
+    client.send(GET);
+    soon(|| exchange.link.wire.glance().is_ok_and(|count| count == Some(1)));
+    assert!(!exchange.has_hung_up());
+    client.finish();
+    assert_eq!(stay(&mut exchange), (true, GET.len()));
+    assert!(!exchange.has_lost_client(), "it may still read");
+}
+
+#[test]
+fn a_client_that_sends_too_much_is_not_waited_for() {
+    let Stage { mut client, mut exchange, watchman: _watchman, _dog } = stage(GET);
+    let sender = thread::spawn(move || {
+        client.send(vec![b'x'; DRAIN as usize]);
+        client
+    });
+    let (hung_up, kept) = stay(&mut exchange);
+    assert_eq!((hung_up, kept as u64), (false, DRAIN));
+    drop(sender.join().expect("the client"));
+}
+
+#[test]
+fn a_stop_ends_the_wait_and_what_is_read_after_it() {
+    let mut stage = stage(&post("Content-Length: 5\r\n", ""));
+    let lobby = Arc::clone(&stage.exchange.link.lobby);
+    let stop = thread::spawn(move || {
+        thread::sleep(ms(50));
+        lobby.close_idle();
+    });
+    stage.run(|exchange: &mut Exchange| {
+        exchange.wait_for_hang_up();
+        echo(exchange)
+    });
+    stop.join().expect("the one who stops");
+    assert_eq!(status_of(&stage.received()), 503);
+}
+
 // Slow bodies.
 
 fn hurried() -> Deadlines {
@@ -516,6 +654,10 @@ fn a_body_that_stops_coming_is_408() {
     let (status, took) = echo_slowly(&post("Content-Length: 9\r\n", "hel"), hurried(), |_| {});
     assert_eq!(status, 408);
     assert!(took >= ms(140), "after {took:?}");
+    let request = post("Content-Length: 9\r\n", "hel");
+    let mut stage = stage_with(&request, hurried(), BodyLimits::default());
+    let error = stage.exchange.read_to_end(&mut Vec::new()).expect_err("too slow");
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
 }
 
 #[test]
@@ -554,6 +696,13 @@ fn a_steady_body_may_take_longer_than_the_longest_gap() {
 }
 
 #[test]
+fn a_body_may_have_no_rate_at_all() {
+    let deadlines = Deadlines { body_rate: 0, ..Deadlines::default() };
+    let (status, _) = echo_slowly(&post("Content-Length: 5\r\n", "hello"), deadlines, |_| {});
+    assert_eq!(status, 200);
+}
+
+#[test]
 fn the_time_of_the_application_is_not_charged_to_the_client() {
     let deadlines = Deadlines { body: ms(400), ..Deadlines::default() };
     let mut stage =
@@ -589,11 +738,16 @@ fn a_small_body_that_nobody_read_is_no_part_of_the_next_request() {
 
 #[test]
 fn a_large_body_that_nobody_read_ends_the_connection_and_says_so() {
-    let fields = format!("Content-Length: {}\r\n", DRAIN + 1);
-    let mut stage = stage(&post(&fields, "start"));
-    stage.run(hi);
-    assert!(!stage.exchange.leaves_link_usable());
-    assert!(stage.received().contains("\r\nConnection: close\r\n"));
+    for (length, ends) in [(DRAIN, false), (DRAIN + 1, true)] {
+        let mut stage = stage(&post(&format!("Content-Length: {length}\r\n"), "start"));
+        let mut other_end = Client::of(stage.client.stream.try_clone().expect("the same socket"));
+        let rest = vec![b'x'; length as usize - "start".len()];
+        let sender = thread::spawn(move || other_end.send(rest));
+        stage.run(hi);
+        assert_eq!(!stage.exchange.leaves_link_usable(), ends, "{length}");
+        assert_eq!(stage.received().contains("\r\nConnection: close\r\n"), ends, "{length}");
+        sender.join().expect("the client");
+    }
 }
 
 #[test]
@@ -612,6 +766,18 @@ fn a_chunked_body_that_nobody_read_is_drained_only_so_far() {
         assert!(!stage.exchange.leaves_link_usable());
         drop(stage);
     });
+}
+
+#[test]
+fn a_broken_body_that_nobody_read_ends_the_connection() {
+    for (fields, body) in
+        [("Transfer-Encoding: chunked\r\n", "zz\r\nGET /next"), ("Content-Length: 9\r\n", "hel")]
+    {
+        let mut stage = stage(&post(fields, body));
+        stage.client.finish();
+        stage.run(hi);
+        assert!(!stage.exchange.leaves_link_usable(), "{fields}");
+    }
 }
 
 #[test]
@@ -681,6 +847,18 @@ fn another_protocol_gets_the_bytes_that_came_with_the_request() {
     let want = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: shout\r\nServer: glasshouse\r\n\
                 Connection: Upgrade\r\n\r\nHELLO WORLD";
     eq_text(want, &stage.received());
+}
+
+#[test]
+fn the_answer_101_does_not_wait_for_the_other_protocol() {
+    let mut stage = stage(SHOUT);
+    let mut other_end = Client::of(stage.client.stream.try_clone().expect("the same socket"));
+    stage.run(Once::new(move |exchange: &mut Exchange| {
+        exchange.switch_protocols(&upgrade())?;
+        assert_eq!(other_end.answer().map(|answer| answer.status), Some(101));
+        Ok(())
+    }));
+    assert_eq!(stage.failure(), "");
 }
 
 #[test]

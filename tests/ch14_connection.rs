@@ -326,6 +326,17 @@ fn a_head_that_is_cut_gets_no_answer() {
 }
 
 #[test]
+fn a_client_that_leaves_in_the_middle_of_an_answer_is_lost() {
+    let house = House::open();
+    let mut client = house.client();
+    // More than the kernel keeps for a client that does not read.
+    client.send(get("/big/").repeat(40));
+    client.stream.read_exact(&mut [0; 9]).expect("the beginning of an answer");
+    drop(client);
+    assert_eq!(house.seen().last().map(String::as_str), Some("#1 ended PeerLost"));
+}
+
+#[test]
 fn the_answer_to_head_is_followed_by_the_next_answer() {
     let house = House::open();
     let received = house.send("HEAD /1 HTTP/1.1\r\nHost: a\r\n\r\n".to_string() + &get("/2"));
@@ -467,7 +478,8 @@ fn a_full_house_answers_503_and_says_when_to_try_again() {
     assert_eq!(busy.answer().map(|answer| answer.status), Some(200));
     drop((busy, other));
     let seen = house.seen();
-    assert!(seen.contains(&"#2 ended Refused(Status(503))".to_string()), "{seen:?}");
+    let seen: Vec<&String> = seen.iter().filter(|line| line.starts_with("#2 ")).collect();
+    assert_eq!(seen, ["#2 opened", "#2 refused 503", "#2 ended Refused(Status(503))"]);
 }
 
 // Time.
@@ -500,18 +512,21 @@ fn a_slow_head_is_408_however_steadily_it_comes() {
 
 #[test]
 fn silent_connections_are_closed_without_a_word() {
-    let house = House::hurried(|deadlines| {
-        deadlines.head = ms(100);
-        deadlines.keep_alive = ms(100);
-    });
-    // One that never said anything, and one between two requests.
-    assert_eq!(house.client().all(), "");
-    let mut client = house.client();
-    client.send(get("/1"));
-    eq_text(&ok("GET /1 \n", ""), &client.all());
-    drop(client);
-    let seen = house.seen();
-    assert_eq!(seen.iter().filter(|line| line.ends_with("ended Silent")).count(), 2);
+    // One that never said anything, and one between two requests: each has a deadline of its own.
+    for (head, keep_alive, request, answer) in [
+        (ms(100), ms(60_000), String::new(), String::new()),
+        (ms(60_000), ms(100), get("/1"), ok("GET /1 \n", "")),
+    ] {
+        let house = House::hurried(|deadlines| {
+            deadlines.head = head;
+            deadlines.keep_alive = keep_alive;
+        });
+        let mut client = house.client();
+        client.send(request);
+        eq_text(&answer, &client.all());
+        drop(client);
+        assert_eq!(house.seen().last().map(String::as_str), Some("#1 ended Silent"));
+    }
 }
 
 #[test]
@@ -752,6 +767,20 @@ fn the_wire_view_shows_which_chapter_gives_each_line_its_meaning() {
     assert_eq!(lines, want);
 }
 
+#[test]
+fn the_wire_view_shows_what_was_refused() {
+    let house = House::planned(Plan { wire_view: true, ..Plan::default() });
+    house.send("GET /\r\nHost: a\r\n\r\n");
+    house.seen();
+    let shown = house.shown.0.lock().expect("no panic while held").clone();
+    let shown = String::from_utf8_lossy(&shown).into_owned();
+    let want = "#1 <- ch 7 request     GET /\\r\\n\n\
+                #1 <- ch 7 request     Host: a\\r\\n\n\
+                #1 <- ch 7 request     \\r\\n\n\
+                #1 -> ch 11 response   HTTP/1.1 400 Bad Request\\r\\n\n";
+    assert!(shown.starts_with(want), "{shown}");
+}
+
 // Stopping.
 
 #[test]
@@ -775,6 +804,19 @@ fn a_stop_lets_a_request_finish_and_the_idle_go() {
         refused.map(|_| ()).map_err(|error| error.kind()),
         Err(ErrorKind::ConnectionRefused)
     );
+}
+
+#[test]
+fn a_newcomer_takes_the_place_of_a_head_that_is_not_whole() {
+    let house = House::planned(Plan { cap: 1, ..Plan::default() });
+    let mut slow = house.client();
+    slow.send(&get("/")[..9]);
+    thread::sleep(ms(50));
+    let mut other = house.client();
+    other.send(get("/"));
+    assert_eq!(slow.answer().map(|answer| answer.status), Some(503));
+    drop(slow);
+    assert_eq!(other.answer().map(|answer| answer.status), Some(200));
 }
 
 #[test]

@@ -977,6 +977,29 @@ fn a_file_wrapper_sends_its_source_and_closes_it() {
     assert_eq!((log.as_str(), dropped.load(Ordering::SeqCst)), (FINE, 1));
 }
 
+/// A source that is interrupted at first, gives three bytes, and fails.
+struct Failing(u8);
+
+impl Read for Failing {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        self.0 += 1;
+        match self.0 {
+            1 => Err(io::ErrorKind::Interrupted.into()),
+            2 => (&b"abc"[..]).read(out),
+            _ => Err(io::Error::other("the disk is broken")),
+        }
+    }
+}
+
+#[test]
+fn a_file_wrapper_goes_on_after_a_signal_and_passes_an_error_on() {
+    let mut wrapper = FileWrapper::new(Failing(0), 8);
+    let first = wrapper.next_chunk().expect("a chunk").expect("no error");
+    eq_bytes(b"abc", &first);
+    let error = wrapper.next_chunk().expect("an error").expect_err("an error");
+    assert_eq!(error.to_string(), "the disk is broken");
+}
+
 #[test]
 fn every_error_names_its_rule_in_a_sentence() {
     for (error, rule) in [

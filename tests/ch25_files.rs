@@ -963,9 +963,17 @@ fn a_hundred_thousand_broken_conditions_break_nothing() {
 #[test]
 fn every_error_names_its_rule_in_a_sentence() {
     use FileError::*;
-    for error in [Method, EmptySegment, Hidden, ForbiddenByte, Outside, NotRegular, Missing, Failed]
-    {
-        assert!(error.rule().starts_with("RFC 9110, section 1"), "{error:?}");
+    for (error, section) in [
+        (Method, "15.5.6"),
+        (EmptySegment, "17.3"),
+        (Hidden, "17.3"),
+        (ForbiddenByte, "17.3"),
+        (Outside, "17.3"),
+        (NotRegular, "17.3"),
+        (Missing, "15.5.5"),
+        (Failed, "15.6.4"),
+    ] {
+        assert_eq!(error.rule(), format!("RFC 9110, section {section}"), "{error:?}");
         assert!(error.to_string().contains(' '), "{error:?}");
         let code = error.response().status.code();
         assert!([404, 405, 503].contains(&code), "{error:?}");

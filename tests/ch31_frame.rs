@@ -290,6 +290,9 @@ fn a_long_reason_is_cut_between_two_characters() {
     assert_eq!(payload.len(), 2 + 41 * 3, "41 whole characters of three bytes");
     assert!(payload.len() <= CONTROL);
     assert!(Close::parse(&payload).is_ok());
+    let odd = Close { code: CloseCode::NORMAL, reason: format!("x{}", "€".repeat(42)) };
+    let payload = odd.encode().expect("a good code");
+    assert_eq!(payload.len(), 2 + 1 + 40 * 3, "the next one would not fit");
     let exact = Close { code: CloseCode::NORMAL, reason: "x".repeat(123) };
     assert_eq!(exact.encode().map(|payload| payload.len()), Ok(CONTROL));
 }

@@ -215,6 +215,9 @@ fn fragments_that_pass_the_limit_together_are_refused() {
     assert_eq!(error(bytes), MessageError::TooLong { limit: LIMIT });
     let pinged = [first(&half), ping(b"no part of it"), last(&half)].concat();
     assert_eq!(good(pinged).len(), 2);
+    let mut narrow = Assembler::new(Role::Server, 5, None);
+    let event = narrow.take(&ping(b"longer than a message")).expect("a good frame").1;
+    assert_eq!(event, Some(Event::Ping(b"longer than a message".to_vec())));
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn quick() -> Settings {
         ping_interval: SHORT,
         pong_patience: SHORT,
         close_patience: SHORT,
-        linger: Duration::from_millis(300),
+        linger: Duration::from_secs(60), // only for a house that stops
         write_patience: Duration::from_millis(200),
         ..Settings::default()
     }
@@ -281,7 +281,9 @@ fn frames_of_many_senders_never_mix() {
             let sender = socket.sender();
             scope.spawn(move || {
                 for round in 0..300 {
-                    let message = Message::Binary(vec![letter; (round * 37) % 9000]);
+                    // A long one does not leave in one piece: the system takes what it has room for.
+                    let length = if round % 100 == 0 { 500_000 } else { (round * 37) % 9000 };
+                    let message = Message::Binary(vec![letter; length]);
                     match round % 3 {
                         0 => assert_eq!(sender.send(&message), Ok(())),
                         1 => assert_eq!(sender.answer(&message), Ok(())),
@@ -448,6 +450,8 @@ fn a_broken_rule_is_told_and_what_came_before_it_is_answered() {
     let closed = server.join().expect("no panic");
     assert_eq!(closed, Closed { fault, ..lost() });
     assert_eq!(closed.to_string(), "closed with 1002: a reserved bit is set");
+    assert_eq!(clean(1000, "bye").to_string(), "closed with 1000 \"bye\"");
+    assert_eq!(lost().to_string(), "lost");
 }
 
 #[test]
@@ -497,6 +501,9 @@ fn a_house_that_stops_says_1001() {
         let mut opening = Opening::new(Arc::clone(&guest.stream), Role::Server);
         (opening.guest, opening.settings) = (Some(Arc::clone(&guest)), quick());
         opening.settings.ping_interval = Duration::from_secs(20);
+        // One that stops has less patience than one that merely closes.
+        opening.settings.close_patience = Duration::from_secs(60);
+        opening.settings.linger = SHORT;
         let mut socket = WebSocket::open(opening).expect("open");
         let mut peer = Peer { stream: theirs, buffer: Vec::new() };
         let server = thread::spawn(move || socket.receive());
@@ -512,6 +519,17 @@ fn a_house_that_stops_says_1001() {
         let want = if answers { clean(1001, "") } else { lost() };
         assert_eq!(server.join().expect("no panic"), Err(want));
     }
+}
+
+#[test]
+fn who_never_hangs_up_is_left_after_a_moment() {
+    let _dog = watchdog(20, "never hangs up");
+    let (socket, mut peer) = open(Settings { linger: SHORT, ..quick() });
+    let server = thread::spawn(|| echo(socket));
+    peer.send(close(1000));
+    peer.expect(Opcode::Close, b"\x03\xe8");
+    assert_eq!(server.join().expect("no panic"), clean(1000, ""));
+    drop(peer);
 }
 
 // Slow peers.
@@ -756,6 +774,18 @@ fn exercise_33_2_a_full_queue_forgets_its_oldest_message() {
     peer.expect(Opcode::Text, "9");
     assert_eq!(sender.send(&said("the end")), Ok(()));
     peer.expect(Opcode::Text, "the end");
+}
+
+#[test]
+fn what_has_left_makes_room_in_the_queue() {
+    let _dog = watchdog(20, "room in the queue");
+    let (socket, mut peer) = open(Settings { queue_messages: 2, queue_bytes: 64, ..quick() });
+    let sender = socket.sender();
+    for number in 0..100 {
+        let text = number.to_string();
+        assert_eq!(sender.post(&Prepared::new(&said(&text))), Ok(()), "{number}");
+        peer.expect(Opcode::Text, text);
+    }
 }
 
 #[test]

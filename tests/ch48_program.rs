@@ -403,7 +403,7 @@ fn what_is_wrong_is_said_once_without_a_greeting_and_nothing_is_left() {
     let long = "x".repeat(200);
     for (flags, words) in [
         ("--port 0 --static /nothing/here", "/nothing/here: "),
-        ("--port 0 --templates /nothing/here", "/nothing/here: there is no such folder"),
+        ("--port 0 --templates /nothing/here", "/nothing/here: No such file"),
         ("--port 0 --uploads /dev/null/here", "/dev/null/here: "),
         (&format!("--port 0 --uploads {long}"), "/.spool: "),
         ("--port 0 static:/nothing/here", "/nothing/here: "),
