@@ -516,7 +516,7 @@ fn a_tree_may_include_itself_as_deep_as_its_data() {
 fn a_page_takes_at_most_so_many_steps() {
     let _dog = watchdog(60, "a page takes at most so many steps");
     let numbers: Vec<i64> = (0..1_000).collect();
-    let context = Context::new().with("list", numbers);
+    let context = Context::new().with("list", numbers).with("long", "x".repeat(1 << 20));
     let loops = "{% for a in list %}".repeat(8) + &"{% endfor %}".repeat(8);
     let filters =
         format!("{{% for a in list %}}{{{{ a{} }}}}{{% endfor %}}", "|upper".repeat(2_000));
@@ -524,7 +524,9 @@ fn a_page_takes_at_most_so_many_steps() {
         "{{% for a in list %}}{{% if no{} %}}{{% endif %}}{{% endfor %}}",
         " or no".repeat(2_000)
     );
-    for source in [loops, filters, tests] {
+    let each = |inside: &str| format!("{{% for a in list %}}{inside}{{% endfor %}}");
+    let (lengths, joins) = (each("{{ long|length }}"), each("{% if list|join:\"\" %}{% endif %}"));
+    for source in [loops, filters, tests, lengths, joins] {
         let error = try_render(&source, &context).expect_err("too much");
         assert_eq!(error.fault, TemplateFault::TooManySteps(1_000_000));
     }

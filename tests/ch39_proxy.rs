@@ -128,6 +128,24 @@ fn the_standard_field_is_read_as_its_examples_are_written() {
 }
 
 #[test]
+fn what_a_client_leaves_open_hides_nothing_of_what_the_proxies_have_written() {
+    for true_words in [
+        "for=198.51.100.7;proto=https;host=a.example, for=10.0.0.1",
+        "for=\"198.51.100.7\";proto=https;host=\"a.example\";x=\"a,\\\"b\\\\\", for=\"10.0.0.1\"",
+    ] {
+        for lie in
+            ["for=\"", "for=\"192.0.2.43", "\"", "\"\\", "x=\"a\\\"", "\\\"", ",\",", "\u{e9}=\""]
+        {
+            let want = "198.51.100.7:0 https a.example";
+            let lines = [("Forwarded", lie), ("Forwarded", true_words)];
+            assert_eq!(read(&lines), want, "{lines:?}");
+            let line = format!("{lie}, {true_words}");
+            assert_eq!(read(&[("Forwarded", &line)]), want, "{line}");
+        }
+    }
+}
+
+#[test]
 fn the_standard_field_is_not_read_where_there_is_one_of_the_others() {
     let standard = ("Forwarded", "for=203.0.113.9;proto=https;host=evil.example");
     assert_eq!(read(&[standard]), "203.0.113.9:0 https evil.example");

@@ -74,7 +74,7 @@ impl Forwarded {
         // write X-Forwarded-For. So where any of those is, the standard's field is not read.
         let is_old = [X_FOR, X_PROTO, X_HOST].into_iter().any(|name| headers.contains(name));
         if !is_old {
-            return Forwarded::chosen(elements(headers).unwrap_or_default(), trusted);
+            return Forwarded::chosen(elements(headers), trusted);
         }
         let hop = |node: &str| Forwarded { client: address(node), ..Forwarded::default() };
         let hops = members(headers, X_FOR).iter().map(|node| hop(node)).collect();
@@ -139,49 +139,79 @@ fn host(word: &str) -> Option<String> {
 }
 
 // Forwarded = 1#( [ forwarded-pair ] *( ";" [ forwarded-pair ] ) )        RFC 7239, section 4
-// forwarded-pair = token "=" ( token / quoted-string )
-/// `None` if a quoted string has no end: then nobody knows where an element ends.
-fn elements(headers: &Headers) -> Option<Vec<Forwarded>> {
-    let lines: Vec<&str> =
-        headers.get_all(FORWARDED).map(|line| line.as_str()).collect::<Option<_>>()?;
+fn elements(headers: &Headers) -> Vec<Forwarded> {
+    let lines = headers.get_all(FORWARDED).map(|line| String::from_utf8_lossy(line.as_bytes()));
+    let text = lines.collect::<Vec<_>>().join(",");
     let mut elements = Vec::new();
-    for element in split(&lines.join(","), ',')? {
-        let mut hop = Forwarded::default();
-        for pair in split(element, ';')? {
-            let Some((name, value)) = pair.split_once('=') else {
-                continue;
-            };
-            let value = unquoted(value.trim());
-            match name.trim().to_ascii_lowercase().as_str() {
-                "for" => hop.client = address(&value),
-                "proto" => hop.scheme = scheme(&value),
-                "host" => hop.host = host(&value),
-                _ => {}
-            }
-        }
-        elements.push(hop);
+    let mut rest = Some(text.as_str());
+    // A quotation mark that the client has left open is to the left of what our proxies have
+    // written. So it hides nothing from one who comes from the right.
+    while let Some(text) = rest {
+        let (before, last) = split_last(text);
+        elements.push(element(last).unwrap_or_default());
+        rest = before;
     }
-    Some(elements)
+    elements.reverse();
+    elements
 }
 
-/// Splits at a mark, but not inside of a quoted string.
-fn split(text: &str, mark: char) -> Option<Vec<&str>> {
-    let (mut pieces, mut start) = (Vec::new(), 0);
+/// What is behind the last comma, and what is in front of it. A comma in a quoted string is none.
+fn split_last(text: &str) -> (Option<&str>, &str) {
+    let mut is_quoted = false;
+    for (at, letter) in text.char_indices().rev() {
+        let (before, after) = (text.get(..at), text.get(at + letter.len_utf8()..));
+        match letter {
+            '"' => is_quoted = !is_quoted || before.is_some_and(ends_escaping),
+            ',' if !is_quoted => return (before, after.unwrap_or_default()),
+            _ => {}
+        }
+    }
+    (None, text)
+}
+
+/// Whether a backslash at the end is for what follows. Of two, the second belongs to the first.
+fn ends_escaping(text: &str) -> bool {
+    let backslashes = text.len() - text.trim_end_matches('\\').len();
+    backslashes % 2 == 1
+}
+
+// forwarded-pair = token "=" ( token / quoted-string )
+/// `None` if a quoted string has no end: then nobody knows where a pair ends.
+fn element(text: &str) -> Option<Forwarded> {
+    let mut hop = Forwarded::default();
+    for pair in pairs(text)? {
+        let Some((name, value)) = pair.split_once('=') else {
+            continue;
+        };
+        let value = unquoted(value.trim());
+        match name.trim().to_ascii_lowercase().as_str() {
+            "for" => hop.client = address(&value),
+            "proto" => hop.scheme = scheme(&value),
+            "host" => hop.host = host(&value),
+            _ => {}
+        }
+    }
+    Some(hop)
+}
+
+/// What is between the semicolons of an element that are in no quoted string.
+fn pairs(element: &str) -> Option<Vec<&str>> {
+    let (mut pairs, mut start) = (Vec::new(), 0);
     let (mut is_quoted, mut is_escaped) = (false, false);
-    for (at, letter) in text.char_indices() {
+    for (at, letter) in element.char_indices() {
         match letter {
             _ if is_escaped => is_escaped = false,
             '\\' if is_quoted => is_escaped = true,
             '"' => is_quoted = !is_quoted,
-            _ if letter == mark && !is_quoted => {
-                pieces.push(text.get(start..at)?);
-                start = at + mark.len_utf8();
+            ';' if !is_quoted => {
+                pairs.push(element.get(start..at)?);
+                start = at + 1;
             }
             _ => {}
         }
     }
-    pieces.push(text.get(start..)?);
-    (!is_quoted).then_some(pieces)
+    pairs.push(element.get(start..)?);
+    (!is_quoted).then_some(pairs)
 }
 
 /// RFC 9110, section 5.6.4: a quoted string, without its quotation marks and backslashes.

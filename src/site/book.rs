@@ -158,6 +158,7 @@ fn item(line: &str) -> Option<&str> {
 pub fn to_html(markdown: &str) -> String {
     let mut out = String::new();
     let mut lines = markdown.lines().peekable();
+    let mut open_folds = 0;
     while let Some(line) = lines.next() {
         let kind = Kind::of(line);
         let mut block = vec![line];
@@ -170,12 +171,12 @@ pub fn to_html(markdown: &str) -> String {
             Kind::Heading => heading(line),
             Kind::Row => table(&block),
             Kind::Item => list(&block),
-            Kind::Fold => fold(line),
+            Kind::Fold => fold(line, &mut open_folds),
             Kind::Words => format!("<p>{}</p>", inline(&block.join(" "))),
         };
         out.push('\n');
     }
-    out
+    out + &"</details>\n".repeat(open_folds)
 }
 
 /// What stands above a block of code. A name of a file says it better.
@@ -232,17 +233,21 @@ fn list(items: &[&str]) -> String {
     format!("<ol>\n{}</ol>", items.concat())
 }
 
-fn fold(line: &str) -> String {
+fn fold(line: &str, open_folds: &mut usize) -> String {
     let words = line.strip_prefix("<details><summary>").and_then(|rest| rest.split_once("</"));
-    match words {
-        Some((words, _)) => format!("<details><summary>{}</summary>", inline(words)),
-        None => "</details>".to_string(),
+    if let Some((words, _)) = words {
+        *open_folds += 1;
+        return format!("<details><summary>{}</summary>", inline(words));
     }
+    // An end without a beginning could end a fold of the page around it.
+    let Some(others) = open_folds.checked_sub(1) else { return String::new() };
+    *open_folds = others;
+    "</details>".to_string()
 }
 
 /// The words of a line, with their marks.
 fn inline(text: &str) -> String {
-    let (mut strong, mut stressed) = (false, false);
+    let mut open = Vec::new();
     let (mut out, mut rest) = (String::new(), text);
     while let Some((words, mark)) = rest.find(['`', '*']).and_then(|at| rest.split_at_checked(at)) {
         out += &with_links(words, REFERENCES);
@@ -251,10 +256,10 @@ fn inline(text: &str) -> String {
             out += &format!("<code>{}</code>", escape(code));
             after
         } else if let Some(after) = mark.strip_prefix("**") {
-            out += turn(&mut strong, "<strong>", "</strong>");
+            out += &turn(&mut open, "strong");
             after
         } else if let Some(after) = mark.strip_prefix('*') {
-            out += turn(&mut stressed, "<em>", "</em>");
+            out += &turn(&mut open, "em");
             after
         } else {
             out.push('`');
@@ -263,15 +268,21 @@ fn inline(text: &str) -> String {
     }
     out += &with_links(rest, REFERENCES);
     // A mark that nothing ends. A browser would go on with it to the end of the page.
-    out += if stressed { "</em>" } else { "" };
-    out += if strong { "</strong>" } else { "" };
-    out
+    out + &ends(&open)
 }
 
-/// A mark that begins something, or ends it.
-fn turn<'a>(is_on: &mut bool, begins: &'a str, ends: &'a str) -> &'a str {
-    *is_on = !*is_on;
-    if *is_on { begins } else { ends }
+/// A mark that begins something, or ends it, with all that has begun inside of it.
+fn turn(open: &mut Vec<&'static str>, name: &'static str) -> String {
+    let Some(at) = open.iter().position(|other| *other == name) else {
+        open.push(name);
+        return format!("<{name}>");
+    };
+    ends(&open.split_off(at))
+}
+
+/// The innermost one ends first.
+fn ends(open: &[&str]) -> String {
+    open.iter().rev().map(|name| format!("</{name}>")).collect()
 }
 
 /// Where one of these stands before a number, both lead to that chapter's page.

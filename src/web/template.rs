@@ -48,7 +48,8 @@ pub struct TemplateLimits {
     /// Tags inside each other, over all templates that include or extend each other: each level
     /// takes part of the thread's stack.
     pub depth: usize,
-    /// Nodes, turns of a loop, filters and files of one page: the bound on its time.
+    /// Nodes, turns of a loop, filters and files of one page, and the length of what the filters go
+    /// through: the bound on its time.
     pub steps: usize,
     /// Bytes of the page: it is made in memory, whole.
     pub output: usize,
@@ -366,7 +367,7 @@ impl<'a> Renderer<'a> {
     {
         let mut value = self.source(&expression.source)?;
         for filter in &expression.filters {
-            self.step()?;
+            self.spend(steps_of(filter, &value))?;
             value = self.filtered(value, filter)?;
         }
         Ok(value)
@@ -450,8 +451,12 @@ impl<'a> Renderer<'a> {
     }
 
     fn step(&mut self) -> Result<(), TemplateError> {
+        self.spend(1)
+    }
+
+    fn spend(&mut self, steps: usize) -> Result<(), TemplateError> {
         let limit = self.templates.limits.steps;
-        let left = self.steps.checked_sub(1);
+        let left = self.steps.checked_sub(steps);
         self.steps = left.ok_or(TemplateFault::TooManySteps(limit))?;
         Ok(())
     }
@@ -474,6 +479,19 @@ fn holds(operator: Operator, order: Option<Ordering>) -> bool {
         Operator::GreaterOrEqual => matches!(order, Some(Ordering::Greater | Ordering::Equal)),
         Operator::Less => order == Some(Ordering::Less),
         Operator::Greater => order == Some(Ordering::Greater),
+    }
+}
+
+/// Bytes of a text that a filter goes through in one step.
+const BYTES_PER_STEP: usize = 256;
+
+/// The steps that a filter takes. `urlencode` can make a text three times as long, and the next
+/// `urlencode` has to go through that.
+fn steps_of(filter: &Filter, value: &Value) -> usize {
+    match (filter, value) {
+        (Filter::Join(_), Value::List(items)) => 1 + items.len(),
+        (_, Value::Text(text) | Value::Safe(text)) => 1 + text.len() / BYTES_PER_STEP,
+        _ => 1,
     }
 }
 

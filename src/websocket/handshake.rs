@@ -426,8 +426,12 @@ pub fn check_answer(
 fn answer(head: &[u8]) -> Option<(Status, Headers)> {
     let text = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = text.split("\r\n");
-    let code = lines.next()?.strip_prefix("HTTP/1.1 ")?.get(..3)?;
-    let status = Status::new(code.parse().ok()?)?;
+    let line = lines.next()?.strip_prefix("HTTP/1.1 ")?;
+    // Some servers leave out the last space, where no words follow it.
+    let (code, reason) = line.split_once(' ').unwrap_or((line, ""));
+    let status = Status::new(code.parse().ok().filter(|_| code.len() == 3)?)?;
+    // The words may hold what a field's value may hold.
+    FieldValue::new(reason.as_bytes()).ok()?;
     let mut headers = Headers::new();
     for line in lines {
         let (name, value) = field_line(line.as_bytes()).ok()?;
