@@ -430,8 +430,10 @@ fn answer(head: &[u8]) -> Option<(Status, Headers)> {
     // Some servers leave out the last space, where no words follow it.
     let (code, reason) = line.split_once(' ').unwrap_or((line, ""));
     let status = Status::new(code.parse().ok().filter(|_| code.len() == 3)?)?;
-    // The words may hold what a field's value may hold.
-    FieldValue::new(reason.as_bytes()).ok()?;
+    // RFC 9112, section 4: what the words say does not matter. But a line end is none of them.
+    if reason.contains(['\r', '\n']) {
+        return None;
+    }
     let mut headers = Headers::new();
     for line in lines {
         let (name, value) = field_line(line.as_bytes()).ok()?;
