@@ -173,7 +173,7 @@ impl Running {
         self.stop_unless(|| false)
     }
 
-    /// The same, but when `is_told_again` says so, all are cut at once, and who computes is left
+    /// The same, but when `is_told_again` says so, all are cut at once, and whoever computes is left
     /// behind after a second: the program is about to end.
     pub fn stop_unless(self, is_told_again: impl Fn() -> bool) -> bool {
         let began = Instant::now();

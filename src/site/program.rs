@@ -229,8 +229,9 @@ impl Content {
             fs::create_dir_all(&uploads).map_err(of(&uploads))?;
             return Ok(Content::Site { uploads, temporary: None });
         }
-        let place = format!("a temporary folder in {}", env::temp_dir().display());
-        let folder = TemporaryFolder::new().map_err(of(Path::new(&place)))?;
+        let folder = TemporaryFolder::new().map_err(|error| {
+            format!("a temporary folder in {}: {error}", env::temp_dir().display())
+        })?;
         Ok(Content::Site { uploads: folder.path.clone(), temporary: Some(folder) })
     }
 }

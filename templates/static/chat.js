@@ -42,7 +42,7 @@ find("door").addEventListener("submit", (event) => {
   socket.onmessage = ({ data }) => show(JSON.parse(data));
   socket.onclose = ({ code, reason }) => {
     isInside(false);
-    // Who was in a field that is disabled now is led back to the door.
+    // Whoever was in a field that is disabled now is led back to the door.
     const has = document.activeElement;
     if (has === document.body || has.disabled) find("go-in").focus({ preventScroll: true });
     say(code === 1000 ? "You are outside." : reason || "The connection broke.");
