@@ -3,7 +3,7 @@
 mod support;
 
 use glasshouse::http::url::{
-    Query, QueryLimits, UrlError, decoded_path, percent_decode, remove_dot_segments,
+    Query, QueryLimits, UrlError, decoded_path, percent_decode, percent_encode, remove_dot_segments,
 };
 use support::bytes::eq_bytes;
 use support::mutator::Mutator;
@@ -33,6 +33,19 @@ fn a_percent_without_two_digits_is_refused() {
     for text in ["%", "%4", "a%", "%zz", "%4g", "%%41", "% 41", "%+1", "%-1", "%0\u{e9}"] {
         assert_eq!(percent_decode(text), Err(UrlError::BadPercent), "{text}");
     }
+}
+
+#[test]
+fn what_is_encoded_is_decoded_to_itself() {
+    let every_letter: String =
+        (0..=0x17fu16).filter_map(|code| char::from_u32(code.into())).collect();
+    for kept in [&b""[..], b"/", b"-._~"] {
+        let encoded = percent_encode(&every_letter, kept);
+        eq_bytes(every_letter.as_bytes(), &percent_decode(&encoded).expect("valid"));
+        let others = encoded.bytes().filter(|byte| !byte.is_ascii_alphanumeric() && *byte != b'%');
+        eq_bytes(&others.collect::<Vec<_>>(), kept);
+    }
+    assert_eq!(percent_encode("a/\u{e9}\n%", b"/"), "a/%C3%A9%0A%25");
 }
 
 #[test]

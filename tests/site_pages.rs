@@ -605,13 +605,19 @@ fn templates_and_static_files_can_come_from_another_folder() {
     fs::write(folder.0.join("routes.html"), "changed").expect("a file");
     assert_eq!(get(&server, "/routes/").text(), "changed");
     let nowhere = folder.0.join("nowhere");
-    let output = Command::new(WSGI).args(["--port", "0", "--static"]).arg(&nowhere).output();
-    let output = output.expect("the program");
-    assert_eq!(output.status.code(), Some(1));
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(words.contains("nowhere: ") && words.contains("--static DIR"), "{words}");
-    let output = Command::new(WSGI).args(["--port", "0", "--templates"]).arg(&nowhere).output();
-    assert_eq!(output.expect("the program").status.code(), Some(1));
+    let file = folder.0.join("routes.html");
+    for (flag, folder, told) in [
+        ("--static", &nowhere, "Name the folder with --static DIR."),
+        ("--templates", &nowhere, "nowhere: "),
+        ("--uploads", &file, "--uploads takes a folder; "),
+    ] {
+        let output = Command::new(WSGI).args(["--port", "0", flag]).arg(folder).output();
+        let output = output.expect("the program");
+        assert_eq!(output.status.code(), Some(1), "{flag}");
+        let words = String::from_utf8_lossy(&output.stderr).into_owned();
+        let place = format!("{}: ", folder.display());
+        assert!(words.contains(&place) && words.contains(told), "{words}");
+    }
 }
 
 // Figures.

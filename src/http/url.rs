@@ -52,6 +52,24 @@ fn hex_digit(byte: u8) -> Option<u8> {
     }
 }
 
+/// Encodes every byte that is no letter, no digit and none of `kept`.
+pub fn percent_encode(text: &str, kept: &[u8]) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || kept.contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.extend(['%', digit(byte >> 4), digit(byte & 0xf)]);
+        }
+    }
+    encoded
+}
+
+// Upper case, as RFC 3986, section 2.1, asks of whoever encodes.
+fn digit(half: u8) -> char {
+    char::from(if half < 10 { b'0' + half } else { b'A' + half - 10 })
+}
+
 /// The path as an application wants it: decoded once, and text.
 ///
 /// Errors: [`UrlError::BadPercent`], [`UrlError::NotUtf8`], and [`UrlError::Nul`], because a file

@@ -226,7 +226,9 @@ impl Content {
             return Ok(Content::Files(folder.into()));
         }
         if let Some(uploads) = config.uploads.clone() {
-            fs::create_dir_all(&uploads).map_err(of(&uploads))?;
+            fs::create_dir_all(&uploads).map_err(|error| {
+                format!("--uploads takes a folder; {}: {error}", uploads.display())
+            })?;
             return Ok(Content::Site { uploads, temporary: None });
         }
         let folder = TemporaryFolder::new().map_err(|error| {

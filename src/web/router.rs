@@ -22,7 +22,7 @@
 use std::fmt;
 
 use crate::http::request::Method;
-use crate::http::url::remove_dot_segments;
+use crate::http::url::{percent_encode, remove_dot_segments};
 
 /// A pattern, and what stands at its end. The router never calls the view: it hands it out.
 #[derive(Debug, Clone)]
@@ -163,7 +163,7 @@ impl<V> Route<V> {
         }
         // A browser carries out dots before it asks, encoded or not, and no path may hold a NUL.
         let arrives = remove_dot_segments(&path) == path && !path.contains('\0');
-        arrives.then(|| encoded(&path))
+        arrives.then(|| percent_encode(&path, OF_A_PATH))
     }
 }
 
@@ -237,19 +237,9 @@ impl Converter {
     }
 }
 
-/// Leaves what a path may hold as it is.
+/// The bytes that a path may hold as they are, besides letters and digits.
 // pchar = unreserved / pct-encoded / sub-delims / ":" / "@"        RFC 3986, section 3.3
-fn encoded(path: &str) -> String {
-    let mut encoded = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
+const OF_A_PATH: &[u8] = b"-._~/!$&'()*+,;=:@";
 
 /// What the parameters of a pattern stood for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

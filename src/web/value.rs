@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
 
+use crate::http::url::percent_encode;
+
 /// What a page can be given, or a script.
 ///
 /// To copy, compare or print (`{:?}`) a value takes stack for each level of lists and maps in it, as
@@ -245,15 +247,7 @@ pub fn escape(text: &str) -> String {
 /// A text inside an address, where `/`, `?` and `&` would mean something.
 // unreserved = ALPHA / DIGIT / "-" / "." / "_" / "~"        RFC 3986, section 2.3
 pub fn url_encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
+    percent_encode(text, b"-._~")
 }
 
 /// A value of one kind where another is wanted.
