@@ -54,6 +54,8 @@ fn a_wrong_command_line_is_answered_with_advice_and_2() {
             &["8001"],
             "\"8001\" is no attack.\nFor a server at another port: --target 127.0.0.1:8001\n",
         ),
+        (&["--seconds", "5", "smuggle"], "--seconds is for hammer alone.\nTry --help.\n"),
+        (&["storm", "--connections=9"], "--connections is for hammer alone.\nTry --help.\n"),
         (&["smuggle", "storm"], "\"storm\" is one attack too many: one at a time.\n"),
         (&["smuggle", "--target"], "--target needs a value.\nTry --help.\n"),
         (&["smuggle", "--target", "--seconds", "1"], "--target needs a value.\nTry --help.\n"),

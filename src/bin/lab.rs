@@ -83,7 +83,7 @@ fn help() -> String {
 fn read_arguments(arguments: impl Iterator<Item = String>) -> Result<Option<Asked>, String> {
     let target = "127.0.0.1:8000".to_string();
     let mut asked = Asked { name: String::new(), target, connections: 16, seconds: 3 };
-    let mut arguments = arguments;
+    let (mut arguments, mut for_hammer) = (arguments, None);
     while let Some(argument) = arguments.next() {
         let (name, inline) = match argument.split_once('=') {
             Some((name, value)) => (name, Some(value.to_string())),
@@ -95,6 +95,9 @@ fn read_arguments(arguments: impl Iterator<Item = String>) -> Result<Option<Aske
             let value = value.filter(|value| !value.starts_with("--"));
             value.ok_or(format!("{name} needs a value."))
         };
+        if ["--connections", "--seconds"].contains(&name) {
+            for_hammer = Some(name.to_string());
+        }
         match name {
             "--target" => asked.target = value()?,
             "--connections" => asked.connections = number(name, &value()?, 1_000)?,
@@ -110,7 +113,11 @@ fn read_arguments(arguments: impl Iterator<Item = String>) -> Result<Option<Aske
             _ => asked.name = known(name)?,
         }
     }
-    Ok(Some(asked).filter(|asked| !asked.name.is_empty()))
+    match for_hammer {
+        _ if asked.name.is_empty() => Ok(None),
+        Some(flag) if asked.name != "hammer" => Err(format!("{flag} is for hammer alone.")),
+        _ => Ok(Some(asked)),
+    }
 }
 
 fn no_flag(name: &str) -> String {
