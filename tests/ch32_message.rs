@@ -235,7 +235,8 @@ fn a_million_small_fragments_cost_little() {
     assert_eq!(used, bytes.len());
     let Some(Event::Message(Message::Binary(payload))) = event else { panic!("{event:?}") };
     assert_eq!(payload.len(), 500_000);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    // Half a second. If each fragment moved what has come before it, a minute.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
 }
 
 #[test]
