@@ -255,7 +255,7 @@ fn a_hundred_thousand_mutants_are_a_printable_line_each() {
     const RAW: &[u8] = b"/a?q=\"\\\"\x1b[31m\xc2\x85\xe2\x80\xae\xf0\x9f\x98\x80 \x7f\r\n127.0.0.1";
     let mut mutator = Mutator::new(25);
     for round in 0..100_000 {
-        let mutants = [(); 4].map(|()| mutator.mutate(RAW));
+        let mutants: [Vec<u8>; 4] = std::array::from_fn(|_| mutator.mutate(RAW));
         let [target, referer, agent, problem] = &mutants;
         let problem = String::from_utf8_lossy(problem);
         let asked = Asked {

@@ -370,9 +370,11 @@ fn pass_on(
         };
         let since = Instant::now();
         let is_wanted = || {
-            let is_left = kind == CLOSE || receive.has_hung_up();
-            let is_wanted = since.elapsed() < patience || !is_left;
-            over.fetch_or(!is_wanted, Ordering::SeqCst);
+            let has_left = kind == CLOSE || receive.has_hung_up();
+            let is_wanted = since.elapsed() < patience || !has_left;
+            if !is_wanted {
+                over.store(true, Ordering::SeqCst);
+            }
             is_wanted
         };
         // If the worker has gone, the other thread knows it too, and is saying goodbye.

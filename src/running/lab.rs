@@ -75,7 +75,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack { name: "ws-bomb", run: ws_bomb, file: "src/websocket/message.rs",
         tries: "announces a frame of four exabytes: does the server make room?",
         rule: "A length is judged when it is declared, and room is made for what is there.",
-        line: "Ok(length) if length <= self.limit.saturating_sub(filled) => length," },
+        line: "Ok(length) if length <= self.limit.saturating_sub(self.filled) => length," },
     Attack { name: "ws-fragments", run: ws_fragments, file: "src/websocket/message.rs",
         tries: "sends one message in 500,000 pieces: does the joining get slow?",
         rule: "A piece is appended to those before it, and none is looked at twice.",

@@ -102,7 +102,7 @@ impl wsgi::Application for App {
             fields.iter().map(|(name, value)| (*name, value.as_ref())).collect();
         start_response.call(&status_line(&response), &fields)?;
         Ok(match response.body {
-            // One chunk, or none: either way the gateway knows the length.
+            // A row of one chunk, so the gateway knows the length.
             Body::Whole(bytes) => Box::new(Some(bytes.into_owned()).into_iter()),
             Body::Stream { source, .. } => Box::new(FileWrapper::new(source, BLOCK)),
         })

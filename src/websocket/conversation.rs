@@ -901,10 +901,12 @@ impl Drop for Turn {
         outbox.over += 1;
         outbox.queued.0 -= self.queued.0;
         outbox.queued.1 -= self.queued.1;
+        // A small buffer is used again. A large one goes.
         self.bytes.clear();
         if outbox.gathered.capacity() == 0 && self.bytes.capacity() <= SMALL_INPUT {
             outbox.gathered = std::mem::take(&mut self.bytes);
         }
+        // While the reading side has another message, what is gathered leaves with its answer.
         let waits = !outbox.queue.is_empty() || !(outbox.gathered.is_empty() || outbox.more);
         let next = waits && !outbox.has_writer && outbox.state == State::Open;
         outbox.has_writer |= next;

@@ -175,10 +175,9 @@ impl Assembler {
                 (Some(_), _) => return Err(MessageError::MessageInMessage),
             }
         }
-        let filled = if header.opcode.is_control() { 0 } else { self.filled };
         // Decided on what is declared, before a byte of it is stored. RFC 6455, section 10.4.
         let left = match usize::try_from(header.length) {
-            Ok(length) if length <= self.limit.saturating_sub(filled) => length,
+            Ok(length) if length <= self.limit.saturating_sub(self.filled) => length,
             Ok(length) if header.opcode.is_control() => length,
             _ => return Err(MessageError::TooLong { limit: self.limit }),
         };
@@ -187,7 +186,10 @@ impl Assembler {
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        let Some(frame) = self.frame.as_mut().filter(|_| !bytes.is_empty()) else { return };
+        if bytes.is_empty() {
+            return;
+        }
+        let Some(frame) = &mut self.frame else { return };
         let target = match frame.header.opcode.is_control() {
             true => &mut self.control,
             false => {

@@ -180,7 +180,7 @@ impl Call<'_> {
             self.has_heard_connect = true;
             return Ok(Event::WebsocketConnect);
         }
-        let closed = match (self.stage, &self.session) {
+        let (code, reason) = match (self.stage, &self.session) {
             // Nothing can come before the answer, and the answer is the application's to give.
             (Stage::Asked | Stage::Denying, _) => return Err(SessionError::NotAccepted.into()),
             (Stage::Over, _) => return Err(SessionError::AfterDisconnect.into()),
@@ -196,7 +196,7 @@ impl Call<'_> {
             _ => (CloseCode::LOST, String::new()),
         };
         self.stage = Stage::Over;
-        Ok(Event::WebsocketDisconnect(closed.0.0, closed.1))
+        Ok(Event::WebsocketDisconnect(code.0, reason))
     }
 
     fn send(&mut self, event: Event) -> Result<(), Exception> {
