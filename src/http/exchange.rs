@@ -335,7 +335,10 @@ impl Exchange {
             match self.link.wait(Phase::Staying, NEVER) {
                 Ok(0) => return,
                 Ok(_) => {}
-                Err(_) => return self.client_lost = true,
+                Err(_) => {
+                    self.client_lost = true;
+                    return;
+                }
             }
         }
     }

@@ -229,8 +229,8 @@ impl<'a> Tokens<'a> {
             self.start = self.last;
             return Ok(Token::End);
         }
-        let text;
-        (text, self.rest) = self.rest.split_at(text_length(self.rest));
+        let (text, rest) = self.rest.split_at(text_length(self.rest));
+        self.rest = rest;
         self.line += text.matches('\n').count();
         Ok(Token::Text(text))
     }

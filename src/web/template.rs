@@ -354,7 +354,7 @@ impl<'a> Renderer<'a> {
     fn test(&mut self, test: &Test) -> Result<bool, TemplateError> {
         let left = self.value(&test.left)?;
         let is_true = match &test.right {
-            Some((operator, right)) => holds(*operator, left.compare(&*self.value(right)?)),
+            Some((operator, right)) => fits(*operator, left.compare(&*self.value(right)?)),
             None => left.is_true(),
         };
         Ok(is_true != test.negated)
@@ -471,7 +471,7 @@ impl<'a> Renderer<'a> {
     }
 }
 
-fn holds(operator: Operator, order: Option<Ordering>) -> bool {
+fn fits(operator: Operator, order: Option<Ordering>) -> bool {
     match operator {
         Operator::Equal => order == Some(Ordering::Equal),
         Operator::NotEqual => order != Some(Ordering::Equal),
