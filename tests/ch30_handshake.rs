@@ -431,6 +431,7 @@ fn every_refusal_says_what_is_wrong_and_where_to_read() {
     for error in all_errors() {
         let refusal = Refusal::from(error.clone());
         assert_eq!((refusal.status, refusal.rule), (error.status(), error.rule()));
+        assert!(error.rule().contains("section ") || error.rule().contains("specification, "));
         let Body::Whole(text) = error.response().body else { panic!("a stream") };
         let text = String::from_utf8_lossy(&text).into_owned();
         assert!(text.contains("handshake.\n") && text.contains(error.rule()), "{text}");

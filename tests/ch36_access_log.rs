@@ -4,11 +4,13 @@ mod support;
 
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use glasshouse::gateway::asgi::{Asgi, Emit, Event, Receive, Scope};
+use glasshouse::gateway::wsgi::Exception;
 use glasshouse::http::connection::{CloseReason, Observer};
 use glasshouse::http::exchange::Exchange;
 use glasshouse::http::headers::{Headers, UPGRADE};
@@ -19,9 +21,11 @@ use glasshouse::running::access_log::{
     AccessLog, Asked, Entry, Format, Several, Trouble, wants_colour,
 };
 use glasshouse::socket::lobby::{Deadlines, Guest, Lobby};
+use glasshouse::websocket::session::{SessionSettings, WebSockets};
 use support::client::{Client, eq_text};
 use support::mutator::Mutator;
 use support::watchdog::watchdog;
+use support::websocket::{CLOSE, Peer, close, frame};
 
 fn ms(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -369,11 +373,13 @@ fn log_into(out: impl Write + Send + 'static, format: Format) -> Arc<AccessLog> 
     Arc::new(AccessLog::new(format, false, Box::new(out)).expect("a thread"))
 }
 
-/// Somebody to write about, and the other end of the connection.
+/// Somebody to write about, and the other end of the connection. The address is as a listener at
+/// `::` sees it, and stands in no line like this.
 fn guest() -> (Arc<Guest>, TcpStream) {
     let door = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let client = TcpStream::connect(door.local_addr().expect("an address")).expect("the door");
     let (stream, peer) = door.accept().expect("the client");
+    let peer = format!("[::ffff:127.0.0.1]:{}", peer.port()).parse().expect("an address");
     (Lobby::new(Deadlines::default(), 1).enter(stream, peer), client)
 }
 
@@ -435,12 +441,15 @@ fn a_line_is_written_soon_and_a_flush_writes_it_now() {
     });
     assert!(now);
     let soon = (0..10).any(|_| {
-        let before = lines();
+        // The writer sleeps now. Two lines wake it, and leave together.
+        thread::sleep(ms(50));
+        let before = (lines(), shared.writes().len());
+        log.note(guest.peer.ip(), guest.number, "soon", "/", "");
         log.note(guest.peer.ip(), guest.number, "soon", "/", "");
         thread::sleep(ms(250));
-        let written = lines() > before;
+        let after = (lines(), shared.writes().len());
         log.flush();
-        written
+        after == (before.0 + 2, before.1 + 1)
     });
     assert!(soon);
 }
@@ -491,6 +500,11 @@ fn a_line_that_is_longer_than_a_piece_goes_alone_and_whole() {
     drop(log);
     let lengths: Vec<usize> = shared.writes().iter().map(|write| write.len() / 1000).collect();
     assert_eq!(lengths, [0, 20, 0]);
+    let has_ended = (0..1000).any(|_| {
+        thread::sleep(ms(5));
+        Arc::strong_count(&shared.0) == 1
+    });
+    assert!(has_ended, "the writer outlives its log");
 }
 
 /// A pipe that nobody reads, until the gate opens.
@@ -553,8 +567,9 @@ impl Write for Moody {
         self.turn += 1;
         match self.turn {
             1 => self.out.write(&bytes[..20]),
-            2 => Err(ErrorKind::Interrupted.into()),
+            2 | 11 => Err(ErrorKind::Interrupted.into()),
             3 => Err(ErrorKind::StorageFull.into()),
+            5 => Ok(0),
             4..7 => Err(ErrorKind::BrokenPipe.into()),
             7 | 9 => Err(ErrorKind::WouldBlock.into()),
             _ => self.out.write(bytes),
@@ -613,6 +628,10 @@ fn pages(exchange: &mut Exchange) -> io::Result<()> {
             headers.try_push(UPGRADE.as_str(), "shout").expect("a field");
             exchange.switch_protocols(&headers)?.wire.write_all(b"HELLO")
         }
+        "/proxy/" => {
+            exchange.client = "[::ffff:198.51.100.7]:0".parse::<SocketAddr>().expect("an address");
+            exchange.respond(Response::text(Status::OK, "for another"))
+        }
         "/sleep/" => {
             thread::sleep(ms(50));
             exchange.respond(Response::text(Status::OK, "slept"))
@@ -664,13 +683,15 @@ fn timeless(line: &str) -> String {
 fn each_request_has_a_line_and_each_connection_may_have_many() {
     let post = "POST /b?c=d HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc";
     let three = [get("/1"), get("/pieces/"), "HEAD /3 HTTP/1.1\r\nHost: a\r\n\r\n".to_string()];
-    let lines = lines_of(Format::Short, &[post, &three.concat()]);
+    let lines = lines_of(Format::Short, &[post, &three.concat(), &get("/proxy/")]);
     let lines: Vec<String> = lines.iter().map(|line| timeless(line)).collect();
     let want = [
         "127.0.0.1 \"POST /b?c=d HTTP/1.0\" 200 5 TIME",
         "127.0.0.1 \"GET /1 HTTP/1.1\" 200 5 TIME",
         "127.0.0.1 \"GET /pieces/ HTTP/1.1\" 200 6 TIME",
         "127.0.0.1 \"HEAD /3 HTTP/1.1\" 200 0 TIME",
+        // Of the client, and not of the proxy that has asked for it.
+        "198.51.100.7 \"GET /proxy/ HTTP/1.1\" 200 11 TIME",
     ];
     assert_eq!(lines, want);
 }
@@ -728,6 +749,61 @@ fn a_conversation_in_another_protocol_has_its_line_at_its_end() {
     let lines = lines_of(Format::Short, &[request]);
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!(timeless(&lines[0]), "127.0.0.1 \"GET /shout/ HTTP/1.1\" 101 0 TIME");
+}
+
+#[test]
+fn a_websocket_has_a_line_for_each_thing_that_happens_to_it() {
+    let _dog = watchdog(30, "WebSockets with a log");
+    let application = |scope: &Scope, receive: &mut dyn Receive, send: &mut dyn Emit| {
+        let Scope::WebSocket(scope, _) = scope else {
+            return Err(Exception::from("WebSockets only"));
+        };
+        if scope.path == "/no/" {
+            return send.send(Event::WebsocketClose(1000, String::new()));
+        }
+        let subprotocol = (scope.path == "/chat/").then(|| "chat".to_string());
+        send.send(Event::WebsocketAccept { subprotocol, headers: Headers::new() })?;
+        (0..2).try_for_each(|_| receive.receive().map(drop))
+    };
+    let shared = Shared::default();
+    let log = log_into(shared.clone(), Format::Short);
+    let server = Server::bind(Settings { port: 0, ..Settings::default() }).expect("a free port");
+    let asgi = Asgi::start(Arc::new(application), server.address()).expect("it starts");
+    let gateway = WebSockets::new(Arc::new(asgi), SessionSettings::default());
+    let gateway = gateway.observed_by(Arc::<AccessLog>::clone(&log));
+    let running = server.start(Arc::new(gateway));
+    for (target, bytes) in [
+        ("/chat/", frame(CLOSE, &close(4001, "b\u{fc}e"))),
+        ("/plain/", frame(CLOSE, &close(1000, ""))),
+        // No frame may have this opcode.
+        ("/plain/", frame(3, b"")),
+        ("/no/", Vec::new()),
+    ] {
+        let mut peer = Peer::ask(running.address, target, "Sec-WebSocket-Protocol: chat\r\n");
+        peer.raw(&bytes);
+        peer.finish();
+        peer.rest();
+    }
+    running.stop();
+    log.flush();
+    let text = shared.text();
+    let mut lines: Vec<&str> = text.lines().map(|line| &line[11..]).collect();
+    // The client sees the end before it is written down.
+    lines.sort_unstable();
+    let want = [
+        "accept \"/chat/\" chat",
+        "accept \"/plain/\"",
+        "accept \"/plain/\"",
+        "close \"/chat/\" 4001 b\\xc3\\xbce",
+        "close \"/plain/\" 1000",
+        "close \"/plain/\" 1002: opcode 3 has no meaning",
+        "connect \"/chat/\"",
+        "connect \"/no/\"",
+        "connect \"/plain/\"",
+        "connect \"/plain/\"",
+        "refuse \"/no/\" 403 Forbidden",
+    ];
+    assert_eq!(lines, want.map(|rest| format!("127.0.0.1 WebSocket {rest}")));
 }
 
 #[test]

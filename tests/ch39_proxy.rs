@@ -48,10 +48,13 @@ fn the_client_is_the_rightmost_address_that_is_no_proxy() {
         ("2001:db8::17", "[2001:db8::17]:0"),
         ("[2001:db8::17]:4711", "[2001:db8::17]:4711"),
         ("198.51.100.7:80", "198.51.100.7:80"),
+        // Nothing between two commas is no element.
+        (",203.0.113.9,, 198.51.100.7 ,\t, 10.0.0.1,", "198.51.100.7:0"),
     ] {
         let want = format!("{want} - -");
         assert_eq!(read(&[("X-Forwarded-For", list)]), want, "{list}");
         let node = |node: &str| match node.trim() {
+            "" => node.to_string(),
             node if node.contains(':') && !node.contains("[") && node.contains("::") => {
                 format!("for=\"[{node}]\"")
             }
@@ -99,6 +102,8 @@ fn scheme_and_host_are_those_that_the_nearest_proxy_has_written() {
     let read = |proto, host| read(&[("X-Forwarded-Proto", proto), ("X-Forwarded-Host", host)]);
     assert_eq!(read("https", "shop.example"), "- https shop.example");
     assert_eq!(read("http, HTTPS", "evil.example, shop.example:8443"), "- https shop.example:8443");
+    assert_eq!(read("", "[::1]:80"), "- - [::1]:80");
+    assert_eq!(read("", "my-shop_1.example"), "- - my-shop_1.example");
     for (proto, host) in [("gopher", "a b"), ("https http", "a/b"), ("", "<script>"), ("1", "a@b")]
     {
         assert_eq!(read(proto, host), "- - -", "{proto} {host}");
@@ -116,12 +121,19 @@ fn the_standard_field_is_read_as_its_examples_are_written() {
         // Commas and semicolons in quotation marks are no marks.
         ("for=192.0.2.43;host=\"a.example\";x=\"a,b;for=1.2.3.4\"", "192.0.2.43:0 - a.example"),
         ("for=192.0.2.43;x=\"\\\",for=1.2.3.4\"", "192.0.2.43:0 - -"),
+        ("for=192.0.2.43;x=\"a,b\\\\\\\"\"", "192.0.2.43:0 - -"),
         ("for=\"1\\92.0.2.43\"", "192.0.2.43:0 - -"),
+        // A pair may be empty, and outside of quotation marks a backslash is a letter.
+        (";for=192.0.2.43;nonsense;x=\\;proto=http", "192.0.2.43:0 http -"),
         ("proto=https;host=a.example, for=10.0.0.1", "10.0.0.1:0 https a.example"),
         // Without an end of the quotation nobody knows what belongs to what.
         ("for=192.0.2.43;x=\"", "- - -"),
         ("for=\"192.0.2.43", "- - -"),
         ("nonsense;;,=,for", "- - -"),
+        // These are not empty, and say nothing.
+        ("for=198.51.100.7, ;, for=10.0.0.1", "10.0.0.1:0 - -"),
+        ("for=198.51.100.7, \"\", for=10.0.0.1", "10.0.0.1:0 - -"),
+        ("for=198.51.100.7, \u{a0}, for=10.0.0.1", "10.0.0.1:0 - -"),
     ] {
         assert_eq!(read(&[("Forwarded", value)]), want, "{value}");
     }

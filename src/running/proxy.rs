@@ -148,7 +148,10 @@ fn elements(headers: &Headers) -> Vec<Forwarded> {
     // written. So it hides nothing from one who comes from the right.
     while let Some(text) = rest {
         let (before, last) = split_last(text);
-        elements.push(element(last).unwrap_or_default());
+        // RFC 9110, section 5.6.1.2: an empty element counts for nothing.
+        if !last.trim_matches([' ', '\t']).is_empty() {
+            elements.push(element(last).unwrap_or_default());
+        }
         rest = before;
     }
     elements.reverse();

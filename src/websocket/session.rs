@@ -41,7 +41,7 @@ use crate::gateway::wsgi::Exception;
 use crate::http::exchange::{Exchange, Handler, Link};
 use crate::http::headers::Headers;
 use crate::http::refusal::Refusal;
-use crate::http::response::Status;
+use crate::http::response::{Status, declared_length};
 use crate::socket::lobby::Guest;
 use crate::socket::wire::Wire;
 use crate::websocket::conversation::{self, Closed, Prepared, SendError, Sender, WebSocket};
@@ -230,7 +230,9 @@ impl Call<'_> {
     /// The moment at which the connection changes its protocol.
     fn accept(&mut self, subprotocol: Option<&str>, headers: &Headers) -> Result<(), Exception> {
         let fields = self.handshake.fields(subprotocol, headers).map_err(SessionError::Accept)?;
+        declared_length(headers).map_err(AsgiError::Answer)?;
         let gateway = self.gateway;
+        // No mistake of the application's is left: if this fails, the client has gone.
         let Ok(session) = gateway.open(self.conversation.exchange, &fields) else {
             self.stage = Stage::Refused;
             return Err(over());
