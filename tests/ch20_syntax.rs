@@ -103,7 +103,7 @@ fn a_page_becomes_a_tree() {
         r#"if((a): "1"; (b): c; else: for(x in y: "2"; )) "3""#,
     );
     check("{% for x in a.b %}{{ x }}{% empty %}none{% endfor %}", r#"for(x in a.b: x; "none")"#);
-    check("{% include \"a/b.html\" %}{% include 'c' %}", "include(a/b.html) include(c)");
+    check("{%include\"a/b.html\"%}{% include'c' %}", "include(a/b.html) include(c)");
 }
 
 #[test]
@@ -183,10 +183,10 @@ fn a_condition_is_or_of_and_of_not() {
         ("a and b or not c", "(a and b) or (not c)"),
         ("a == 'or'", "(a Equal \"or\")"),
         ("a==b", "(a Equal b)"),
-        ("a != b", "(a NotEqual b)"),
+        ("a!=b", "(a NotEqual b)"),
         ("a<=b", "(a LessOrEqual b)"),
-        ("a >= b", "(a GreaterOrEqual b)"),
-        ("a < b and c > d", "(a Less b and c Greater d)"),
+        ("a>=b", "(a GreaterOrEqual b)"),
+        ("a < b and c>d", "(a Less b and c Greater d)"),
         ("not a|length == 3", "(not a | Length Equal Integer(3))"),
     ] {
         check(&format!("{{% if {written} %}}{{% endif %}}"), &format!("if({want}: )"));
@@ -252,13 +252,10 @@ const ERRORS: &[(&str, usize, &str)] = &[
     ("{{ .5 }}", 1, "a value was expected, but here is `.5`"),
     ("{{ 5. }}", 1, "a value was expected, but here is `5.`"),
     ("{{ rows.+1 }}", 1, "a value was expected, but here is `rows.+1`"),
-    ("{{ and }}", 1, "a value was expected, but here is `and`"),
     ("{{ \"a }}", 1, "\" was expected, but here is the end of the tag"),
     ("{{ name| }}", 1, "a filter was expected, but here is nothing"),
     ("{{ |upper }}", 1, "one value was expected, but here is nothing"),
     ("{{ name|uper }}", 1, "a filter was expected, but here is `uper`"),
-    ("{{ name|upper:1 }}", 1, "`upper` alone was expected, but here is `upper : 1`"),
-    ("{{ name|default }}", 1, "`default:VALUE` was expected, but here is `default`"),
     ("{{ name|default: }}", 1, "one value was expected, but here is nothing"),
     ("{% %}", 1, "a tag was expected, but here is {%  %}"),
     ("{% fi a %}", 1, "a tag was expected, but here is {% fi a %}"),
@@ -277,17 +274,13 @@ const ERRORS: &[(&str, usize, &str)] = &[
         "{% for NAME in LIST %} was expected, but here is {% for x.y in z %}",
     ),
     ("{% include name %}", 1, "the name of a template, in quotes, was expected, but here is name"),
-    ("{% if a %}{% else b %}{% endif %}", 1, "{% else %} was expected, but here is {% else b %}"),
-    (
-        "{% block a %}\n{% endblock b %}",
-        2,
-        "{% endblock %} for the tag of line 1 was expected, but here is {% endblock b %}",
-    ),
+    ("{% block a-b %}", 1, "{% block NAME %} was expected, but here is {% block a-b %}"),
     ("\n{% endif %}", 2, "the end of the file was expected, but here is {% endif %}"),
+    ("\n{% elif a %}", 2, "the end of the file was expected, but here is {% elif %}"),
     (
-        "{% if a %}\n{% else %}\n{% else %}{% endif %}",
-        3,
-        "{% endif %} for the tag of line 1 was expected, but here is {% else %}",
+        "{% block a %}\n{% if b %}",
+        2,
+        "{% endif %} for the tag of line 2 was expected, but here is the end of the file",
     ),
     (
         "\n{% for x in a %}\n{% if x %}\n{% endfor %}\n{% endif %}",
@@ -307,6 +300,58 @@ fn an_error_names_its_line_and_what_was_expected() {
         check_error(source, *line, words);
         let windows = source.replace('\n', "\r\n");
         check_error(&windows, *line, words);
+    }
+}
+
+#[test]
+fn an_open_tag_waits_for_its_own_end() {
+    for (open, end, wrong) in [
+        ("{% if a %}", "endif", "{% empty %}"),
+        ("{% if a %}", "endif", "{% endblock a %}"),
+        ("{% if a %}{% else %}", "endif", "{% else %}"),
+        ("{% for x in a %}", "endfor", "{% else %}"),
+        ("{% for x in a %}{% empty %}", "endfor", "{% empty %}"),
+        ("{% block a %}", "endblock", "{% else %}"),
+        ("{% block a %}", "endblock", "{% endblock b %}"),
+    ] {
+        let words =
+            format!("{{% {end} %}} for the tag of line 1 was expected, but here is {wrong}");
+        check_error(&format!("{open}\n{wrong}"), 2, &words);
+    }
+}
+
+#[test]
+fn a_word_of_the_language_is_no_name() {
+    for word in ["and", "or", "not", "in", "true", "false"] {
+        let words = format!("a value was expected, but here is `a.{word}`");
+        check_error(&format!("{{{{ a.{word} }}}}"), 1, &words);
+    }
+}
+
+#[test]
+fn a_tag_or_a_filter_in_another_form_is_told_its_own() {
+    for form in [
+        "for NAME in LIST",
+        "block NAME",
+        "include \"NAME\"",
+        "extends \"NAME\"",
+        "else",
+        "empty",
+        "endif",
+        "endfor",
+        "endblock NAME",
+    ] {
+        let name = form.split(' ').next().unwrap_or_default();
+        let tag = format!("{{% {name} a b c d %}}");
+        check_error(&tag, 1, &format!("{{% {form} %}} was expected, but here is {tag}"));
+    }
+    for name in ["default", "join", "floatformat"] {
+        let words = format!("`{name}:VALUE` was expected, but here is `{name}`");
+        check_error(&format!("{{{{ a|{name} }}}}"), 1, &words);
+    }
+    for name in ["upper", "lower", "length", "urlencode", "safe"] {
+        let words = format!("`{name}` alone was expected, but here is `{name} : 1`");
+        check_error(&format!("{{{{ a|{name}:1 }}}}"), 1, &words);
     }
 }
 

@@ -85,7 +85,7 @@ fn a_name_that_is_missing_is_an_error_in_debug_mode() {
         error.to_string(),
         "page.html, line 2: nothing is called `user.nmae`; if that is right, give it a default"
     );
-    assert_eq!(render("{{ gone|default:\"x\" }}{{ none }}").as_deref(), Ok("x"));
+    assert_eq!(render("{{ gone|default:\"x\"|upper }}{{ none }}").as_deref(), Ok("X"));
     assert_eq!(render("{% if gone %}a{% endif %}").as_deref(), Ok(""));
     assert_eq!(
         render("{% for x in letters %}{{ forloop.counter }}{% endfor %}").as_deref(),
@@ -151,6 +151,8 @@ fn a_condition_is_or_of_and_of_not() {
         ("not count == 3", false),
         ("count > 2 and count < 4", true),
         ("count >= 3 and count <= 3", true),
+        ("count >= 2 and count <= 4", true),
+        ("count >= 4 or count <= 2", false),
         ("ratio < count", true),
         ("name == \"Ada\"", true),
         ("name == 'or'", false),
@@ -310,8 +312,8 @@ fn a_value_is_never_read_as_a_template() {
 #[test]
 fn an_included_template_sees_the_same_names() {
     let templates = Templates::in_memory(false)
-        .with("page.html", "{% for user in users %}{% include \"parts/user.html\" %}{% endfor %}")
-        .with("parts/user.html", "<li>{{ forloop.counter }} {{ user.name }} of {{ name }}</li>");
+        .with("page.html", "{% for user in users %}{% include \"parts/a_b-c.html\" %}{% endfor %}")
+        .with("parts/a_b-c.html", "<li>{{ forloop.counter }} {{ user.name }} of {{ name }}</li>");
     let page = templates.render("page.html", &context());
     assert_eq!(page.as_deref(), Ok("<li>1 Ada of Ada</li><li>2 Alan of Ada</li>"));
 }
@@ -449,6 +451,13 @@ fn the_deepest_template_fits_on_a_small_stack() {
         }
         let error = templates.render("t0", &context).expect_err("too deep");
         assert_eq!((error.template.as_str(), error.fault), ("t32", too_deep));
+        let mut templates = Templates::in_memory(false).with("e33", "the end");
+        for level in 0..33 {
+            let next = format!("{{% extends \"e{}\" %}}", level + 1);
+            templates = templates.with(&format!("e{level}"), &next);
+        }
+        assert_eq!(templates.render("e1", &context).as_deref(), Ok("the end"));
+        assert!(templates.render("e0", &context).is_err());
     });
 }
 
@@ -545,10 +554,42 @@ fn a_page_takes_at_most_so_many_steps() {
 }
 
 #[test]
+fn each_part_of_a_page_takes_its_steps() {
+    let context = Context::new()
+        .with("list", vec!["a", "b", "c"])
+        .with("short", "x".repeat(255))
+        .with("long", "x".repeat(256));
+    for (source, steps) in [
+        // A file and a node.
+        ("a", 2),
+        // And a value.
+        ("{{ short }}", 3),
+        ("{% if short %}a{% endif %}", 4),
+        // And a filter.
+        ("{{ short|upper }}", 4),
+        ("{{ list|length }}", 4),
+        ("{{ long|safe|upper }}", 7),
+        ("{{ list|join:\"\" }}", 8),
+        // For each turn the turn itself and a node.
+        ("{% for x in list %}a{% endfor %}", 8),
+        ("{% block a %}a{% endblock %}", 3),
+        ("{% include \"part\" %}", 4),
+        ("{% extends \"part\" %}", 3),
+    ] {
+        for (steps, fits) in [(steps, true), (steps - 1, false)] {
+            let templates = limited(TemplateLimits { steps, ..TemplateLimits::default() })
+                .with("page", source)
+                .with("part", "a");
+            assert_eq!(templates.render("page", &context).is_ok(), fits, "{source} in {steps}");
+        }
+    }
+}
+
+#[test]
 fn a_page_has_at_most_so_many_bytes() {
     let limits = TemplateLimits { output: 10, ..TemplateLimits::default() };
     let context =
-        Context::new().with("x", "12345").with("lt", "<<<").with("list", vec!["", "", "", ""]);
+        Context::new().with("x", "12345").with("lt", "<<<").with("list", vec!["", "", ""]);
     let render = |source: &str| {
         limited(limits.clone())
             .with("page", source)
@@ -561,7 +602,8 @@ fn a_page_has_at_most_so_many_bytes() {
     assert_eq!(render("{{ x }}{{ x }}{{ x|safe }}"), too_much);
     assert_eq!(render("{{ lt }}"), too_much);
     // The text would not be printed; it is not made either.
-    assert_eq!(render("{{ list|join:\"1234\"|length }}"), too_much);
+    assert_eq!(render("{{ list|join:\"123456\"|length }}"), too_much);
+    assert_eq!(render("{{ list|join:\"12345\" }}").as_deref(), Ok("1234512345"));
 }
 
 #[test]
@@ -645,7 +687,7 @@ fn no_name_leads_out_of_the_folder() {
     let folder = folder("inside");
     write(&folder, "secret.html", "secret");
     write(&folder, "parts/page.html", "page");
-    write(&folder, ".hidden", "secret");
+    write(&folder, "parts/.hidden", "secret");
     let templates = Templates::new(folder.join("parts"), false);
     assert_eq!(templates.render("page.html", &Context::new()).as_deref(), Ok("page"));
     let absolute = folder.join("secret.html").to_string_lossy().into_owned();

@@ -266,15 +266,15 @@ fn words(inner: &str) -> Result<Vec<&str>, SyntaxFault> {
     let mut words = Vec::new();
     let mut rest = inner.trim_start();
     while let Some(first) = rest.chars().next() {
-        let mut symbols = OPERATORS.iter().map(|(name, _)| *name).chain(["|", ":"]);
+        let mut operators = OPERATORS.iter().map(|(name, _)| *name);
         let length = if matches!(first, '"' | '\'') {
             let closing = rest.match_indices(first).nth(1);
             closing.ok_or_else(|| expected(first, "the end of the tag"))?.0 + 1
-        } else if let Some(symbol) = symbols.find(|symbol| rest.starts_with(symbol)) {
-            symbol.len()
+        } else if let Some(operator) = operators.find(|operator| rest.starts_with(operator)) {
+            operator.len()
         } else {
             let is_end = |c: char| c.is_whitespace() || "\"'|:=!<>".contains(c);
-            // A lone `=` is a word of its own, which no rule knows.
+            // `|` and `:` are words of their own. So is a lone `=`, which no rule knows.
             rest.find(is_end).unwrap_or(rest.len()).max(first.len_utf8())
         };
         let (word, after) = rest.split_at(length);

@@ -48,8 +48,8 @@ pub struct TemplateLimits {
     /// Tags inside each other, over all templates that include or extend each other: each level
     /// takes part of the thread's stack.
     pub depth: usize,
-    /// Nodes, turns of a loop, filters and files of one page, and the length of what the filters go
-    /// through: the bound on its time.
+    /// Nodes, values, turns of a loop, filters and files of one page, and the length of what the
+    /// filters go through: the bound on its time.
     pub steps: usize,
     /// Bytes of the page: it is made in memory, whole.
     pub output: usize,
