@@ -80,10 +80,10 @@ fn help() -> String {
 }
 
 /// `None` asks for help.
-fn read_arguments(arguments: impl Iterator<Item = String>) -> Result<Option<Asked>, String> {
+fn read_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Option<Asked>, String> {
     let target = "127.0.0.1:8000".to_string();
     let mut asked = Asked { name: String::new(), target, connections: 16, seconds: 3 };
-    let (mut arguments, mut for_hammer) = (arguments, None);
+    let mut for_hammer = None;
     while let Some(argument) = arguments.next() {
         let (name, inline) = match argument.split_once('=') {
             Some((name, value)) => (name, Some(value.to_string())),

@@ -488,7 +488,7 @@ impl Supervisor {
             let (limit, what) = match member.phase {
                 Phase::Starting => (staff.start_timeout, "is not ready"),
                 Phase::Serving => (staff.patience, "gives no sign of life"),
-                // Twice: for those that it waits for when it retires, and then for those at its stop.
+                // Twice: a worker that retires waits before it stops, and its stop waits once more.
                 Phase::Leaving => (staff.graceful_timeout * 2 + LAST_WORDS, "does not end"),
             };
             if member.waited >= limit {

@@ -161,11 +161,11 @@ fn elements(headers: &Headers) -> Vec<Forwarded> {
 /// What is behind the last comma, and what is in front of it. A comma in a quoted string is none.
 fn split_last(text: &str) -> (Option<&str>, &str) {
     let mut is_quoted = false;
-    for (at, letter) in text.char_indices().rev() {
-        let (before, after) = (text.get(..at), text.get(at + letter.len_utf8()..));
-        match letter {
-            '"' => is_quoted = !is_quoted || before.is_some_and(ends_escaping),
-            ',' if !is_quoted => return (before, after.unwrap_or_default()),
+    for (at, mark) in text.rmatch_indices(['"', ',']) {
+        let (before, after) = (text.get(..at), text.get(at + 1..));
+        match mark {
+            "\"" => is_quoted = !is_quoted || before.is_some_and(ends_escaping),
+            _ if !is_quoted => return (before, after.unwrap_or_default()),
             _ => {}
         }
     }
