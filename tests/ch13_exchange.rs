@@ -782,14 +782,14 @@ fn a_broken_body_that_nobody_read_ends_the_connection() {
 
 #[test]
 fn lingering_reads_on_for_a_moment_so_that_the_answer_arrives() {
-    let deadlines = Deadlines { linger: ms(100), ..Deadlines::default() };
+    let deadlines = Deadlines { linger: ms(10_000), ..Deadlines::default() };
     let mut stage =
-        stage_with(&post("Content-Length: 60000\r\n", ""), deadlines, BodyLimits::default());
+        stage_with(&post("Content-Length: 5000000\r\n", ""), deadlines, BodyLimits::default());
     stage.run(|_: &mut Exchange| panic!("on purpose"));
     let mut other_end = Client::of(stage.client.stream.try_clone().expect("the same socket"));
     let client = thread::spawn(move || {
-        for _ in 0..60 {
-            assert!(other_end.send([b'x'; 1000]), "the server still reads");
+        for _ in 0..500 {
+            assert!(other_end.send([b'x'; 10_000]), "the server still reads");
         }
         let received = other_end.all();
         let _ = other_end.stream.shutdown(std::net::Shutdown::Both);
@@ -811,6 +811,23 @@ fn lingering_ends_with_a_client_that_does_nothing() {
     let took = began.elapsed();
     assert!(took >= ms(90) && took < ms(5000), "after {took:?}");
     assert_eq!(stage.exchange.link.asked_to_leave, Some(Phase::Late));
+}
+
+#[test]
+fn lingering_ends_with_a_client_that_never_stops_sending() {
+    let deadlines = Deadlines { linger: ms(100), ..Deadlines::default() };
+    let mut stage = stage_with(GET, deadlines, BodyLimits::default());
+    stage.run(hi);
+    let mut other_end = Client::of(stage.client.stream.try_clone().expect("the same socket"));
+    let client = thread::spawn(move || while other_end.send([b'x'; 10_000]) {});
+    // He can only end a wait, and here nobody waits.
+    stage.watchman.over.store(true, Ordering::SeqCst);
+    let began = Instant::now();
+    let _ = stage.exchange.link.linger();
+    let took = began.elapsed();
+    assert!(took >= ms(90) && took < ms(5000), "after {took:?}");
+    drop(stage);
+    client.join().expect("the client meets a closed socket");
 }
 
 // Another protocol.
