@@ -339,6 +339,31 @@ fn a_read_without_a_size_gives_the_whole_body_in_large_pieces() {
     assert!(asked.parse::<usize>().expect("a number") < 300, "{asked}");
 }
 
+#[test]
+fn a_piece_that_was_sent_ahead_is_neither_lost_nor_taken_for_a_request() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(30, "pieces ahead");
+    let house = House::open(spec("probe:application"));
+    let body = upload();
+    let mut client = house.client();
+    client.send("POST /sips HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n");
+    client.send(&body);
+    assert_eq!(client.answer().expect("an answer").text(), sha256(&body));
+    // Wherever it is cut, each piece of this one is an environ.
+    let body = "REQUEST_METHOD\0REQUEST_METHOD\0PATH_INFO\0PATH_INFO\0".repeat(20_000);
+    for _ in 0..5 {
+        let mut client = house.client();
+        client.send("POST /tastes HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n");
+        client.send(&body[..1_000_000]);
+        assert_eq!(client.answer().expect("an answer").text(), "REQ");
+        // The worker is not done with that one yet.
+        assert_eq!(house.get("/empty").status, 200);
+    }
+    assert_eq!(house.get("/calls").text(), "12");
+}
+
 /// The server reads ahead, but only what is here. And the worker's silence is the client's.
 #[test]
 fn a_client_that_falls_silent_hears_what_is_answered_so_far() {

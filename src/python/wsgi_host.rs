@@ -24,7 +24,6 @@
 
 use std::borrow::Cow;
 use std::io::{self, ErrorKind, Read};
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
@@ -86,8 +85,9 @@ impl Application for PythonWsgi {
         let mut answer = Answer {
             environ,
             start_response,
-            left: 0..piece.len(),
+            waiting: piece.len(),
             piece,
+            is_ahead: false,
             source: Source::Direct(lane),
             first: None,
             has_head: false,
@@ -198,8 +198,10 @@ struct Answer<'a> {
     start_response: StartResponse<'a>,
     /// The piece of the body that was read last.
     piece: Vec<u8>,
-    /// What of it has not been given to the worker.
-    left: Range<usize>,
+    /// How much of it has not been given to the worker: all, or nothing.
+    waiting: usize,
+    /// The worker has been given a piece that it has not asked for yet.
+    is_ahead: bool,
     source: Source,
     first: Option<Vec<u8>>,
     has_head: bool,
@@ -264,7 +266,7 @@ impl Answer<'_> {
                 Source::Over => return Ok(None),
             };
             match kind {
-                WANTS => self.give_body(&payload).map_err(Failure::Other)?,
+                WANTS => self.give_body().map_err(|error| Failure::Other(error.into()))?,
                 HEAD => self.announce(&payload).map_err(Failure::Other)?,
                 DATA => {
                     self.spool();
@@ -285,7 +287,10 @@ impl Answer<'_> {
 
     fn end(&mut self) {
         if let Source::Direct(lane) = std::mem::replace(&mut self.source, Source::Over) {
-            lane.give_back();
+            // A piece that nobody has read may still lie in it.
+            if !self.is_ahead {
+                lane.give_back();
+            }
         }
     }
 
@@ -303,33 +308,41 @@ impl Answer<'_> {
         Ok(())
     }
 
-    /// `N`: the next piece of the body, of at most as many bytes as are wanted.
-    fn give_body(&mut self, wanted: &[u8]) -> Result<(), Exception> {
-        let wanted = wanted.try_into().map_or(PIECE, |bytes| u32::from_be_bytes(bytes) as usize);
-        self.excuse(true);
-        if self.left.is_empty() {
+    /// `N`: the next piece of the body. The one after it follows unasked, if it is here already.
+    fn give_body(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.is_ahead) {
+            self.excuse(true);
             self.read_piece()?;
+            self.excuse(false);
+            self.give_piece()?;
         }
-        self.excuse(false);
-        let end = self.left.end.min(self.left.start + wanted.clamp(1, PIECE));
-        let given = self.piece.get(self.left.start..end).unwrap_or_default();
+        if self.waiting > 0 {
+            self.is_ahead = true;
+            self.give_piece()?;
+        }
+        Ok(())
+    }
+
+    fn give_piece(&mut self) -> io::Result<()> {
+        let given = self.piece.get(..std::mem::take(&mut self.waiting)).unwrap_or_default();
         // If the worker has gone, the next read says so, and why.
         match &mut self.source {
             Source::Direct(lane) => lane.send(&[(BODY, given)]).unwrap_or(()),
             Source::Spooled(_, writer) => writer.send(&[(BODY, given)]).unwrap_or(()),
             Source::Over => {}
         }
-        self.left.start = end;
         // The worker is busy with it. It may also be about to answer: only what is here.
-        if self.left.is_empty() && self.environ.input.is_ready() {
+        if self.environ.input.is_ready() {
             self.read_piece()?;
         }
         Ok(())
     }
 
     fn read_piece(&mut self) -> io::Result<()> {
-        self.piece.resize(PIECE, 0);
-        self.left = 0..self.environ.input.read(&mut self.piece)?;
+        if self.waiting == 0 {
+            self.piece.resize(PIECE, 0);
+            self.waiting = self.environ.input.read(&mut self.piece)?;
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ a length of four bytes, and a payload.
 
     R, S  to us      the request: NAME NUL VALUE NUL ...   Its body follows as one B (after R),
                      or is asked for piece by piece with N (after S).
-    N     to server  the application reads: how many bytes it would like
+    N     to server  the application reads: a piece of the body, please
     B     to us      a piece of the body; an empty one is its end
     H     to server  status and fields: STATUS NUL NAME NUL VALUE NUL ...
     D, E  to server  a piece of the answer; the last one
@@ -74,18 +74,22 @@ class Body(io.RawIOBase):
     """A request body that stays with the client until the application reads it."""
 
     def __init__(self, lane):
-        self.lane, self.ended = lane, False
+        self.lane, self.ended, self.rest = lane, False, b""
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
-        if self.ended:
-            return 0
-        self.lane.send(frame(b"N", len(buffer).to_bytes(4, "big")))
-        length = self.lane.begin()[1]
-        self.ended = not length
-        return self.lane.file.readinto(memoryview(buffer)[:length])
+        if not self.rest and not self.ended:
+            self.lane.send(frame(b"N"))
+            length = self.lane.begin()[1]
+            self.ended = not length
+            if length <= len(buffer):
+                return self.lane.file.readinto(memoryview(buffer)[:length])
+            self.rest = memoryview(self.lane.file.read(length))
+        count = min(len(buffer), len(self.rest))
+        buffer[:count], self.rest = self.rest[:count], self.rest[count:]
+        return count
 
     def readall(self):
         # The one of io.RawIOBase asks for 8 KB at a time.
@@ -176,6 +180,8 @@ def serve(application, lane):
         kind, block = lane.receive()
         if kind == b"Q":
             raise SystemExit
+        if kind == b"B":
+            return False  # of a body that was not read to its end
         whole = kind == b"R"  # if not, it is S
         body = io.BytesIO(lane.receive()[1]) if whole else io.BufferedReader(Body(lane), UPLOAD)
     except OSError:

@@ -7,6 +7,7 @@ import time
 
 TEXT = [("Content-Type", "text/plain; charset=utf-8")]
 closed = []
+calls = 0
 
 
 class Closing:
@@ -70,6 +71,33 @@ def whole(environ, start_response):
     body = raw.read(1000) + environ["wsgi.input"].read()
     start_response("200 OK", TEXT)
     return [f"{hashlib.sha256(body).hexdigest()} {len(asked)}".encode()]
+
+
+def sips(environ, start_response):
+    """Reads past the buffer of the reader, a little at a time."""
+    digest = hashlib.sha256()
+    while piece := environ["wsgi.input"].read1(1000):
+        digest.update(piece)
+    start_response("200 OK", TEXT)
+    return [digest.hexdigest().encode()]
+
+
+class Slow(list):
+    def close(self):
+        time.sleep(0.1)
+
+
+def tastes(environ, start_response):
+    """Reads the first bytes of its body when all of it could be here, and has enough."""
+    time.sleep(0.05)
+    start = environ["wsgi.input"].read(3)
+    start_response("200 OK", TEXT)
+    return Slow([start])
+
+
+def calls_(environ, start_response):
+    start_response("200 OK", TEXT)
+    return [str(calls).encode()]
 
 
 def echo(environ, start_response):
@@ -326,6 +354,8 @@ def memory(environ, start_response):
 
 
 def application(environ, start_response):
+    global calls
+    calls += 1
     name = environ["PATH_INFO"].strip("/").split("/")[0]
     view = globals().get(name.replace("-", "_") + "_") or globals().get(name.replace("-", "_"))
     return (view or cafe)(environ, start_response)
