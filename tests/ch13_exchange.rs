@@ -802,6 +802,27 @@ fn lingering_reads_on_for_a_moment_so_that_the_answer_arrives() {
 }
 
 #[test]
+fn lingering_hears_out_a_client_that_sends_slowly() {
+    let deadlines = Deadlines { linger: ms(400), ..Deadlines::default() };
+    let mut stage =
+        stage_with(&post("Content-Length: 5000000\r\n", ""), deadlines, BodyLimits::default());
+    stage.run(|_: &mut Exchange| panic!("on purpose"));
+    let mut other_end = Client::of(stage.client.stream.try_clone().expect("the same socket"));
+    let client = thread::spawn(move || {
+        for _ in 0..20 {
+            thread::sleep(ms(50));
+            assert!(other_end.send([b'x'; 100]), "the server still reads");
+        }
+        status_of(&other_end.all())
+    });
+    let began = Instant::now();
+    stage.exchange.link.linger().expect("no reset");
+    let took = began.elapsed();
+    assert!(took >= ms(1300) && took < ms(8000), "after {took:?}");
+    assert_eq!(client.join().expect("the client"), 500);
+}
+
+#[test]
 fn lingering_ends_with_a_client_that_does_nothing() {
     let deadlines = Deadlines { linger: ms(100), ..Deadlines::default() };
     let mut stage = stage_with(GET, deadlines, BodyLimits::default());
@@ -815,7 +836,7 @@ fn lingering_ends_with_a_client_that_does_nothing() {
 
 #[test]
 fn lingering_ends_with_a_client_that_never_stops_sending() {
-    let deadlines = Deadlines { linger: ms(100), ..Deadlines::default() };
+    let deadlines = Deadlines { body: ms(100), ..Deadlines::default() };
     let mut stage = stage_with(GET, deadlines, BodyLimits::default());
     stage.run(hi);
     let mut other_end = Client::of(stage.client.stream.try_clone().expect("the same socket"));

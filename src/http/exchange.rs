@@ -96,10 +96,11 @@ impl Link {
     pub fn linger(&mut self) -> io::Result<()> {
         self.wire.explain("exchange");
         self.wire.finish_sending()?;
-        let deadline = self.lobby.after(self.lobby.deadlines.linger);
-        // The watchman ends waits. A client that never pauses leaves us none: look at the clock.
-        while self.lobby.after(Duration::ZERO) <= deadline {
+        let end = self.lobby.after(self.lobby.deadlines.body);
+        // Who goes on sending is heard out, but not for ever.
+        while self.lobby.after(Duration::ZERO) < end {
             self.wire.discard();
+            let deadline = self.lobby.after(self.lobby.deadlines.linger).min(end);
             if self.wait(Phase::Lingering, deadline)? == 0 {
                 break;
             }

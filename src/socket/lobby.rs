@@ -27,13 +27,13 @@ pub struct Deadlines {
     /// Time to receive a whole request head, from its first byte on; also the time a new
     /// connection may stay silent. A sender cannot stretch it by sending slowly.
     pub head: Duration,
-    /// The longest gap inside a request body.
+    /// The longest gap inside a request body; and all the time for one that nobody wants.
     pub body: Duration,
     /// The slowest rate, in bytes a second, at which a body may come once `body` has passed.
     pub body_rate: u64,
     /// How long a connection may stay open between two requests.
     pub keep_alive: Duration,
-    /// How long we go on reading after an early answer, so that it is not lost.
+    /// How long we wait for more after an early answer, which might be lost if we did not.
     pub linger: Duration,
     /// How long a write may make no progress at all.
     pub write: Duration,
