@@ -599,6 +599,22 @@ fn a_client_that_hangs_up_is_noticed_and_its_next_request_kept() {
 }
 
 #[test]
+fn nobody_has_hung_up_whose_body_is_here() {
+    for (fields, body) in [
+        ("Content-Length: 5\r\n", "hello"),
+        ("Transfer-Encoding: chunked\r\n", "1\r\nx\r\n0\r\n\r\n"),
+    ] {
+        let mut stage = stage(&post(fields, body));
+        stage.client.finish();
+        thread::sleep(ms(20));
+        assert!(!stage.exchange.has_hung_up(), "{body:?}");
+        let mut read = Vec::new();
+        stage.exchange.read_to_end(&mut read).expect("a body");
+        assert!(stage.exchange.has_hung_up(), "{body:?}");
+    }
+}
+
+#[test]
 fn a_client_that_sends_too_much_is_not_waited_for() {
     let Stage { mut client, mut exchange, watchman: _watchman, _dog } = stage(GET);
     let sender = thread::spawn(move || {

@@ -282,6 +282,18 @@ fn answers_to_head_and_304_have_no_body() {
 }
 
 #[test]
+fn a_stream_without_an_end_ends_for_head_with_its_first_piece() {
+    let Some(house) = house() else { return };
+    let _dog = watchdog(20, "an endless HEAD");
+    let mut client = Client::connect(house.address);
+    client.send("HEAD /stream HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer_to("HEAD").expect("an answer").status, 200);
+    client.send(get("/hello"));
+    assert_eq!(client.answer().expect("the next answer").status, 200);
+    assert_eq!(house.notes(ms(1000)), r#"["OSError: the client has gone", "finally"]"#);
+}
+
+#[test]
 fn a_field_that_would_forge_another_is_an_error_and_not_left_out() {
     let Some(house) = house() else { return };
     assert_eq!(house.get("/crlf").status, 500);

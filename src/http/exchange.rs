@@ -348,7 +348,10 @@ impl Exchange {
     /// wait to find out. Bytes that have come, for the body or the next request, say that it has
     /// not.
     pub fn has_hung_up(&mut self) -> bool {
-        matches!(self.link.wire.glance(), Ok(Some(0)) | Err(_))
+        let Link { wire, .. } = &mut self.link;
+        // What is left of the body may all be here, with the end behind it.
+        let has_body = !self.body.is_finished() && !wire.buffered().is_empty();
+        !has_body && matches!(wire.glance(), Ok(Some(0)) | Err(_))
     }
 
     /// Whether a part of the body is here, so that the next read does not wait. Of a chunked body

@@ -30,6 +30,7 @@ use crate::gateway::asgi::{
 use crate::gateway::wsgi::Exception;
 use crate::http::body::Framing;
 use crate::http::headers::{CONTENT_TYPE, EXPECT, FieldValue, Headers, RETRY_AFTER, Token};
+use crate::http::request::Method;
 use crate::python::lane::kind::{self, BODY, DATA, END, HEAD, WANTS};
 use crate::python::lane::{Fault, Lane, LaneWriter};
 use crate::python::worker::{Pool, PythonSpec};
@@ -98,7 +99,7 @@ impl PythonAsgi {
         let collected = collect(scope, receive)?;
         let block = block(scope, &[]);
         match collected.deliver(&self.pool, &block) {
-            Ok(lane) => Call::new(lane, receive, send, collected).listen().map(drop),
+            Ok(lane) => Call::new(lane, scope, receive, send, collected).listen().map(drop),
             Err(fault) => apologize(fault, send),
         }
     }
@@ -118,7 +119,7 @@ impl PythonAsgi {
             Err(fault) => return apologize(fault, send),
         };
         let nothing = Collected::Whole(Vec::new());
-        let Some(mut lane) = Call::new(lane, receive, send, nothing).listen()? else {
+        let Some(mut lane) = Call::new(lane, scope, receive, send, nothing).listen()? else {
             return Ok(());
         };
         let remote = send.share().ok_or("this gateway shares no WebSocket")?;
@@ -216,18 +217,22 @@ struct Answer<'a> {
     /// Status and fields, until there is a piece of the body to go with them.
     head: Option<(u16, Headers)>,
     has_started: bool,
+    /// The head is all that was asked for.
+    is_head: bool,
 }
 
 impl<'a> Call<'a> {
     fn new(
         lane: Lane,
+        scope: &HttpScope,
         receive: &'a mut dyn Receive,
         send: &'a mut dyn Emit,
         collected: Collected,
     ) -> Call<'a> {
         let body_ended = matches!(collected, Collected::Whole(_));
         let collected = collected.into_part();
-        let answer = Answer { send, head: None, has_started: false };
+        let is_head = scope.head.method == Method::Head;
+        let answer = Answer { send, head: None, has_started: false, is_head };
         Call { lane, receive, answer, collected, body_ended, hung_up: false }
     }
 
@@ -247,6 +252,10 @@ impl<'a> Call<'a> {
             match kind {
                 WANTS => self.give_body()?,
                 HEAD => self.answer.head = Some(parse_head(&payload)?),
+                // Nobody would see the rest, and it may have no end.
+                DATA if self.answer.is_head && self.answer.has_started => {
+                    return self.answer.say(Vec::new(), false).map(|()| None);
+                }
                 DATA => self.answer.say(std::mem::take(&mut payload), true)?,
                 END => {
                     // First: who hears the answer may ask again before `say` returns.
