@@ -469,6 +469,19 @@ fn too_long_a_message_is_refused_with_1009() {
 }
 
 #[test]
+fn who_sends_all_of_it_before_it_reads_hears_the_1009_too() {
+    let _dog = watchdog(60, "sends first");
+    let message = frame(true, Opcode::Binary, &vec![b'x'; 20_000_000]);
+    let linger = Duration::from_secs(60);
+    let (socket, mut peer) = open(Settings { message: 10, linger, ..Settings::default() });
+    let server = thread::spawn(|| echo(socket));
+    peer.send(message);
+    peer.expect_close(1009);
+    drop(peer);
+    server.join().expect("no panic");
+}
+
+#[test]
 fn an_end_without_a_close_is_1006() {
     let _dog = watchdog(20, "1006");
     for bytes in [Vec::new(), b"\x81".to_vec(), text("Hello")[..8].to_vec()] {

@@ -685,6 +685,29 @@ fn a_client_that_has_gone_is_no_failure_of_the_application() {
     drop(house.open());
     gone.send(()).expect("it waits");
     assert_eq!(house.failure(), FINE);
+    // It has gone before it was let in: an answer that it has not read makes this a reset.
+    let (gone, has_gone) = channel::<()>();
+    let has_gone = Mutex::new(has_gone);
+    let house = serve(app(move |scope, receive, send| {
+        if scope.path == "/first/" {
+            send.send(start(401, &[]))?;
+            return send.send(piece("Who are you?", false));
+        }
+        has_gone.lock().expect("a word").recv()?;
+        while !receive.has_hung_up() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        send.send(accept())
+    }));
+    let mut client = support::client::Client::connect(house.address);
+    client.send(support::websocket::handshake("/first/", ""));
+    client.stream.peek(&mut [0]).expect("an answer");
+    client.send(support::websocket::handshake("/", ""));
+    drop(client);
+    gone.send(()).expect("it waits");
+    let (lines, sessions) = house.end();
+    assert_eq!(lines, [FINE, FINE, "it went on in another protocol"]);
+    assert_eq!(sessions.last().map(String::as_str), Some("asked /"));
     // Another error is one, also behind the end.
     let house = serve(app(|_, receive, send| {
         send.send(accept())?;

@@ -711,6 +711,11 @@ fn an_application_in_python_is_served_by_its_program() {
     let mut peer = Peer::open(address(&server), "/echo");
     peer.text("hello");
     peer.hears("hello");
+    // The second request in a packet waits until its client leaves. The first answer does not.
+    let mut client = Client::connect(address(&server));
+    client.send("GET /hello HTTP/1.1\r\nHost: a\r\n\r\nGET /leave HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().expect("the first answer").text(), "Hello, world!\n");
+    drop(client);
     assert_eq!(server.stop().0, Some(0));
 }
 

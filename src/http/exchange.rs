@@ -194,6 +194,11 @@ impl Exchange {
         self.client_lost || self.answer.has_lost_peer()
     }
 
+    /// Says so, for those who use the socket themselves.
+    pub fn lose_client(&mut self) {
+        self.client_lost = true;
+    }
+
     /// How many bytes of the answer's body have been written, without the lines around chunks.
     pub fn body_sent(&self) -> u64 {
         self.answer.body_sent()

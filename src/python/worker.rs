@@ -32,7 +32,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::http::exchange::Handler;
+use crate::http::exchange::{Exchange, Handler};
 use crate::http::server::{Server, log_or_give_up, stopping};
 use crate::python::lane::{Fault, Health, Keeper, Lane, Line, PREFIX, TICK, is_timeout, kind};
 use crate::socket::system::{Shutdown, Signal};
@@ -710,7 +710,12 @@ pub const SIGNALS: [Signal; 3] = [Signal::Hangup, Signal::Interrupt, Signal::Ter
 /// A second signal cuts off who is still there. SIGHUP replaces the workers, one by one. `signals`
 /// waits for [`SIGNALS`].
 pub fn serve_until(signals: Shutdown, server: Server, handler: Arc<dyn Handler>, pool: &Arc<Pool>) {
-    let running = server.start(handler);
+    // A worker may take long. Answers to earlier requests must not wait for it.
+    let sent_first = move |exchange: &mut Exchange| {
+        let _ = exchange.link.wire.flush();
+        handler.handle(exchange)
+    };
+    let running = server.start(Arc::new(sent_first));
     // If nobody can read it any more, SIGHUP came from a terminal that has been closed.
     while signals.wait() == Signal::Hangup
         && log_or_give_up("replacing the python workers, one by one")

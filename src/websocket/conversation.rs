@@ -412,22 +412,22 @@ impl WebSocket {
 
     /// Ends TCP: the server first, the client when the server has. RFC 6455, section 7.1.1. Bytes
     /// that nobody reads make the kernel reset the connection, and a reset can destroy our close
-    /// before the other side has read it. So we read on, for a moment, as much as one message.
+    /// before the other side has read it. So we read on, for a moment, however much it is.
     fn finish(&mut self) {
-        let (line, mut drained) = (&self.line, 0);
+        let line = &self.line;
         if line.role == Role::Server {
             let _ = line.stream.shutdown(Shutdown::Write);
         }
         let deadline = Instant::now() + line.settings.linger;
         let mut scrap = vec![0; LARGE_INPUT / 4];
-        while drained <= line.settings.message {
+        loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || line.stream.set_read_timeout(Some(left)).is_err() {
                 return;
             }
             match (&*line.stream).read(&mut scrap) {
                 Ok(0) => return,
-                Ok(count) => drained += count,
+                Ok(_) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return,

@@ -234,6 +234,7 @@ impl Call<'_> {
         let gateway = self.gateway;
         // No mistake of the application's is left: if this fails, the client has gone.
         let Ok(session) = gateway.open(self.conversation.exchange, &fields) else {
+            self.conversation.exchange.lose_client();
             self.stage = Stage::Refused;
             return Err(over());
         };
