@@ -240,16 +240,20 @@ fn a_fill_without_sleep_gives_what_is_there_or_none() {
 fn a_glance_sees_what_has_come_and_takes_nothing() {
     let _dog = watchdog(5, "a glance");
     let (mut wire, mut peer) = wire();
-    assert_eq!(wire.glance().expect("no error"), None);
+    assert_eq!(wire.glance(Duration::ZERO).expect("no error"), None);
+    let began = Instant::now();
+    assert_eq!(wire.glance(Duration::from_millis(30)).expect("no error"), None);
+    assert!(began.elapsed() >= Duration::from_millis(25), "after {:?}", began.elapsed());
     send(&mut peer, b"here");
     arrived(&wire, 4);
-    assert_eq!(wire.glance().expect("no error"), Some(1));
+    assert_eq!(wire.glance(Duration::ZERO).expect("no error"), Some(1));
     assert_eq!(wire.fill().expect("no error"), 4);
-    assert_eq!(wire.glance().expect("no error"), None);
+    assert_eq!(wire.glance(Duration::ZERO).expect("no error"), None);
     drop(peer);
     // This waits for the end, though the glance before it did not.
     assert_eq!(wire.fill().expect("no error"), 0);
-    assert_eq!(wire.glance().expect("no error"), Some(0));
+    assert_eq!(wire.glance(Duration::ZERO).expect("no error"), Some(0));
+    assert_eq!(wire.glance(Duration::from_secs(60)).expect("no error"), Some(0));
 }
 
 #[test]

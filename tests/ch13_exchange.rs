@@ -591,7 +591,7 @@ fn a_client_that_hangs_up_is_noticed_and_its_next_request_kept() {
     let Stage { mut client, mut exchange, watchman: _watchman, _dog } = stage(GET);
     assert!(!exchange.has_hung_up());
     client.send(GET);
-    soon(|| exchange.link.wire.glance().is_ok_and(|count| count == Some(1)));
+    soon(|| exchange.link.wire.glance(Duration::ZERO).is_ok_and(|count| count == Some(1)));
     assert!(!exchange.has_hung_up());
     client.finish();
     assert_eq!(stay(&mut exchange), (true, GET.len()));
@@ -612,6 +612,25 @@ fn nobody_has_hung_up_whose_body_is_here() {
         stage.exchange.read_to_end(&mut read).expect("a body");
         assert!(stage.exchange.has_hung_up(), "{body:?}");
     }
+}
+
+#[test]
+fn a_wait_for_the_body_ends_with_its_time_or_with_a_byte_and_counts() {
+    let deadlines = Deadlines { body: ms(150), ..Deadlines::default() };
+    let mut stage =
+        stage_with(&post("Content-Length: 5\r\n", ""), deadlines, BodyLimits::default());
+    stage.client.send("h");
+    let waited =
+        |stage: &mut Stage, limit| stage.exchange.wait_for_body(ms(limit)).expect("a socket");
+    assert!(waited(&mut stage, 5000), "it has sent a byte");
+    assert_eq!(stage.exchange.read(&mut [0; 9]).expect("the byte"), 1);
+    assert!(!waited(&mut stage, 20), "it is silent");
+    let began = Instant::now();
+    while !waited(&mut stage, 20) {
+        assert!(began.elapsed() < ms(5000), "the time of a body has passed");
+    }
+    let error = stage.exchange.read(&mut [0; 9]).expect_err("too slow");
+    assert_eq!(error.kind(), ErrorKind::TimedOut);
 }
 
 #[test]

@@ -399,6 +399,32 @@ fn receive_waits_behind_the_body_until_the_answer_is_complete() {
 }
 
 #[test]
+fn an_early_answer_does_not_wait_for_a_client_that_has_fallen_silent() {
+    let Some(house) = house() else { return };
+    let _dog = watchdog(20, "an early answer");
+    for fields in [
+        "Content-Length: 300000",
+        "Transfer-Encoding: chunked",
+        "Content-Length: 7\r\nExpect: 100-continue",
+    ] {
+        let mut client = Client::connect(house.address);
+        let part = if fields.ends_with("chunked") {
+            "5\r\nhello\r\n".repeat(30_000)
+        } else {
+            String::new()
+        };
+        client.send(format!("POST /early HTTP/1.1\r\nHost: a\r\n{fields}\r\n\r\n{part}"));
+        let began = Instant::now();
+        let mut answer = client.answer().expect("an answer");
+        if answer.status == 100 {
+            answer = client.answer().expect("an answer behind the 100");
+        }
+        assert_eq!((answer.status, answer.text().as_str()), (403, "no"), "{fields}");
+        assert!(began.elapsed() < ms(3000), "{fields}: after {:?}", began.elapsed());
+    }
+}
+
+#[test]
 fn a_client_that_leaves_ends_the_wait_of_a_silent_application() {
     let Some(house) = house() else { return };
     let mut client = Client::connect(house.address);

@@ -85,6 +85,12 @@ pub trait Receive {
     fn has_hung_up(&mut self) -> bool {
         false
     }
+
+    /// Waits until there is something to receive, but not longer than this, for an application
+    /// that waits for something else too. False if the time was over first.
+    fn wait(&mut self, _limit: Duration) -> bool {
+        true
+    }
 }
 
 /// The handle for what the application has to say.
@@ -432,6 +438,12 @@ impl Receive for Handle<'_, '_> {
 
     fn has_hung_up(&mut self) -> bool {
         self.conversation.borrow_mut().exchange.has_hung_up()
+    }
+
+    fn wait(&mut self, limit: Duration) -> bool {
+        let conversation = &mut *self.conversation.borrow_mut();
+        // If it fails, the next read says so, and why.
+        conversation.body_ended || conversation.exchange.wait_for_body(limit).unwrap_or(true)
     }
 }
 

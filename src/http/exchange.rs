@@ -228,22 +228,31 @@ impl Read for Exchange {
         if self.body.is_finished() || out.is_empty() {
             return Ok(0);
         }
+        let result = self.while_waiting(|body, wire| body.read(wire, out))?;
+        result.map_err(|error| self.body_failed(error))
+    }
+}
+
+impl Exchange {
+    /// Does what may take until the client has sent more, and counts the time.
+    fn while_waiting<T>(
+        &mut self,
+        act: impl FnOnce(&mut BodyReader, &mut Wire) -> T,
+    ) -> io::Result<T> {
         if let Err(error) = self.begin_body_wait() {
             self.client_lost = true;
             return Err(error);
         }
         self.link.wire.explain("body");
         let began = Instant::now();
-        let result = self.body.read(&mut self.link.wire, out);
+        let result = act(&mut self.body, &mut self.link.wire);
         self.body_waited += began.elapsed();
         if let Err(asked) = self.link.guest.end_wait() {
             self.link.asked_to_leave = Some(asked);
         }
-        result.map_err(|error| self.body_failed(error))
+        Ok(result)
     }
-}
 
-impl Exchange {
     /// Begins the wait for a piece. Bytes that are here already do not spare us this: they may be
     /// half a chunk line, whose other half never comes.
     fn begin_body_wait(&mut self) -> io::Result<()> {
@@ -356,7 +365,7 @@ impl Exchange {
         let Link { wire, .. } = &mut self.link;
         // What is left of the body may all be here, with the end behind it.
         let has_body = !self.body.is_finished() && !wire.buffered().is_empty();
-        !has_body && matches!(wire.glance(), Ok(Some(0)) | Err(_))
+        !has_body && matches!(wire.glance(Duration::ZERO), Ok(Some(0)) | Err(_))
     }
 
     /// Whether a part of the body is here, so that the next read does not wait. Of a chunked body
@@ -364,7 +373,23 @@ impl Exchange {
     pub fn has_body_here(&mut self) -> bool {
         let Link { wire, .. } = &mut self.link;
         self.body.remaining().is_some_and(|left| left > 0)
-            && (!wire.buffered().is_empty() || matches!(wire.glance(), Ok(Some(1))))
+            && (!wire.buffered().is_empty() || matches!(wire.glance(Duration::ZERO), Ok(Some(1))))
+    }
+
+    /// Waits for more of the body, but not longer than this: for a handler that waits for
+    /// something else too. False if nothing has come.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub fn wait_for_body(&mut self, limit: Duration) -> io::Result<bool> {
+        let Link { wire, .. } = &mut self.link;
+        if self.body.is_finished() || !wire.buffered().is_empty() {
+            return Ok(true);
+        }
+        if wire.glance(Duration::ZERO)?.is_some() {
+            return Ok(true);
+        }
+        Ok(self.while_waiting(|_, wire| wire.glance(limit))??.is_some())
     }
 
     /// Ends the answer.

@@ -54,6 +54,9 @@ const CLOSE: u8 = b'C';
 /// How often we look whether the client is still there, while the application is silent.
 const GLANCE: Duration = Duration::from_millis(500);
 
+/// How long we wait for the client alone, and then for the worker alone, while either may be next.
+const TURN: Duration = Duration::from_millis(20);
+
 /// An ASGI application that lives in Python workers.
 pub struct PythonAsgi {
     pool: Arc<Pool>,
@@ -207,6 +210,8 @@ struct Call<'a> {
     /// What has been read of the body, and not given to the worker.
     collected: Vec<u8>,
     body_ended: bool,
+    /// The application waits for the body.
+    is_asked: bool,
     /// The worker knows that the client has hung up.
     hung_up: bool,
 }
@@ -233,7 +238,7 @@ impl<'a> Call<'a> {
         let collected = collected.into_part();
         let is_head = scope.head.method == Method::Head;
         let answer = Answer { send, head: None, has_started: false, is_head };
-        Call { lane, receive, answer, collected, body_ended, hung_up: false }
+        Call { lane, receive, answer, collected, body_ended, is_asked: false, hung_up: false }
     }
 
     /// Does what the worker says, until the answer is complete; then there is no lane any more. An
@@ -242,15 +247,21 @@ impl<'a> Call<'a> {
     fn listen(mut self) -> Result<Option<Lane>, Exception> {
         let mut payload = Vec::new();
         loop {
+            // It may also answer before the client has sent anything.
+            if self.is_asked && (!self.collected.is_empty() || self.receive.wait(TURN)) {
+                self.is_asked = false;
+                self.give_body()?;
+            }
             let kind = match self.next_frame(&mut payload) {
-                Ok(kind) => kind,
+                Ok(Some(kind)) => kind,
+                Ok(None) => continue,
                 Err(fault) if !self.answer.has_started => {
                     return apologize(fault, self.answer.send).map(|()| None);
                 }
                 Err(fault) => return Err(fault.into()),
             };
             match kind {
-                WANTS => self.give_body()?,
+                WANTS => self.is_asked = true,
                 HEAD => self.answer.head = Some(parse_head(&payload)?),
                 // Nobody would see the rest, and it may have no end.
                 DATA if self.answer.is_head && self.answer.has_started => {
@@ -281,10 +292,13 @@ impl<'a> Call<'a> {
 
     /// Waits for the worker. A client that hangs up meanwhile may still read: so this is an event
     /// for the application, and not the end. If it does not read either, sending will fail.
-    fn next_frame(&mut self, payload: &mut Vec<u8>) -> Result<u8, Fault> {
+    fn next_frame(&mut self, payload: &mut Vec<u8>) -> Result<Option<u8>, Fault> {
+        if self.is_asked {
+            return self.lane.read_within(TURN, payload);
+        }
         loop {
             if let Some(kind) = self.lane.read_within(GLANCE, payload)? {
-                return Ok(kind);
+                return Ok(Some(kind));
             }
             if !self.hung_up && self.receive.has_hung_up() {
                 self.tell_hang_up()?;

@@ -110,14 +110,22 @@ impl Wire {
         Ok(None)
     }
 
-    /// Looks at the socket, without waiting, and without taking anything: how many of the next bytes
-    /// are there, at most 1. As with [`Wire::fill`], 0 is the end. `None` if nothing has come yet.
+    /// Looks at the socket, without taking anything: how many of the next bytes are there, one at
+    /// most. As with [`Wire::fill`], 0 is the end. `None` if nothing has come in this time, which
+    /// may be none at all.
     ///
     /// # Errors
     /// Those of the socket.
-    pub fn glance(&mut self) -> io::Result<Option<usize>> {
-        self.turns.set_non_blocking(&self.stream, true)?;
-        match self.stream.peek(&mut [0]) {
+    pub fn glance(&mut self, limit: Duration) -> io::Result<Option<usize>> {
+        self.turns.set_non_blocking(&self.stream, limit.is_zero())?;
+        if !limit.is_zero() {
+            self.stream.set_read_timeout(Some(limit))?;
+        }
+        let seen = self.stream.peek(&mut [0]);
+        if !limit.is_zero() {
+            self.stream.set_read_timeout(None)?;
+        }
+        match seen {
             Ok(count) => Ok(Some(count)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),

@@ -78,6 +78,14 @@ async def http_after(scope, receive, send):
     NOTES.append((await waiting)["type"])
 
 
+async def http_early(scope, receive, send):
+    """Answers at once, while it listens for what comes."""
+    listening = asyncio.ensure_future(receive())
+    await asyncio.sleep(0.05)
+    await answer(send, b"no", 403)
+    NOTES.append((await listening)["type"])
+
+
 async def http_notes(scope, receive, send):
     await answer(send, json.dumps(NOTES).encode())
     NOTES.clear()
