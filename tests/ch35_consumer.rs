@@ -363,6 +363,7 @@ fn all_members_hear_all_broadcasts_in_the_same_order() {
 #[test]
 fn groups_have_names_and_empty_ones_are_forgotten() {
     let groups = Groups::new();
+    assert!(groups.is_empty());
     let ((one, first), (two, second)) = (member(0), member(0));
     groups.get("blue").join(&one);
     groups.clone().get("red").join(&two);
@@ -379,7 +380,7 @@ fn groups_have_names_and_empty_ones_are_forgotten() {
     held.leave(&two);
     drop(held);
     groups.get("green");
-    assert_eq!(groups.len(), 1);
+    assert!(groups.len() == 1 && !groups.is_empty());
 }
 
 /// A site on a socket.
@@ -428,7 +429,9 @@ fn pages_and_consumers_live_behind_one_address() {
     assert_eq!(answer.status, 426);
     assert!(answer.says("Upgrade: websocket"), "{}", answer.head);
     client.send(support::websocket::handshake("/ws/", ""));
-    assert_eq!(client.answer().expect("an answer").status, 404);
+    let answer = client.answer().expect("an answer");
+    assert_eq!(answer.status, 404);
+    assert!(answer.says("Content-Type: text/plain; charset=utf-8"), "{}", answer.head);
     let mut peer = site.open("/ws/echo/");
     peer.text("Hello");
     peer.hears("Hello");

@@ -5,7 +5,7 @@
 mod support;
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -97,27 +97,40 @@ fn what_goes_out_comes_back_whatever_its_size() {
     let mut answer = Vec::new();
     for size in [0, 1, 5, 16_379, 16_380, 16_384, 100_000, 3_000_000] {
         let payload = vec![b'x'; size];
-        lane.send(&[(b'E', &payload)]).expect("alive");
-        assert_eq!(lane.read(&mut answer), Ok(b'E'), "{size} bytes");
-        assert!(answer == payload, "{size} bytes");
+        let frames: [(u8, &[u8]); 2] = [(b'D', b"in front"), (b'E', &payload)];
+        lane.send(&frames).expect("alive");
+        for (kind, payload) in frames {
+            assert_eq!(lane.read(&mut answer), Ok(kind), "{size} bytes");
+            assert!(answer == payload, "{size} bytes");
+        }
     }
 }
 
 #[test]
 fn a_frame_may_come_byte_by_byte_or_together_with_others() {
-    let (mut lane, _desk, mut theirs) = lane(100);
+    let (mut lane, _desk, mut theirs) = lane(40_000);
+    let frames: [(u8, &[u8]); 4] =
+        [(b'D', b"one"), (b'D', b"two"), (b'D', &[b'3'; 40_000]), (b'E', b"four")];
+    let bytes: Vec<u8> = frames.iter().flat_map(|(kind, text)| frame(*kind, text)).collect();
     let worker = thread::spawn(move || {
         for byte in frame(b'D', b"drop by drop") {
             theirs.write_all(&[byte]).expect("it reads");
             thread::sleep(ms(1));
         }
-        let both = [frame(b'D', b"one"), frame(b'E', b"two")].concat();
-        theirs.write_all(&both).expect("it reads");
+        // Two frames, and a part of the prefix of a third.
+        let (some, rest) = bytes.split_at(2 * (PREFIX + 3) + 4);
+        let (more, rest) = rest.split_at(20_000);
+        for part in [some, more, rest] {
+            theirs.write_all(part).expect("it reads");
+            thread::sleep(TICK * 2);
+        }
     });
     let mut payload = Vec::new();
-    for (kind, text) in [(b'D', "drop by drop"), (b'D', "one"), (b'E', "two")] {
+    assert_eq!(lane.read(&mut payload), Ok(b'D'));
+    assert_eq!(payload, b"drop by drop");
+    for (kind, text) in frames {
         assert_eq!(lane.read(&mut payload), Ok(kind));
-        assert_eq!(payload, text.as_bytes());
+        assert!(payload == text, "{kind}");
     }
     worker.join().expect("no panic");
 }
@@ -161,6 +174,7 @@ fn each_frame_is_a_sign_of_life_and_who_waits_for_a_client_owes_none() {
     assert_eq!(lane.read(&mut Vec::new()), Ok(b'H'));
     assert!(desk.health.silence().is_some_and(|silence| silence < ms(50)));
     lane.excuse(true);
+    thread::sleep(ms(50));
     assert_eq!(desk.health.silence(), None);
     drop(lane);
     assert!(desk.health.silence().is_some_and(|silence| silence < ms(50)));
@@ -194,6 +208,19 @@ fn what_a_worker_said_before_its_end_is_heard() {
     assert_eq!(lane.read(&mut Vec::new()), Err(Fault::Died));
 }
 
+#[test]
+fn a_worker_that_ends_in_the_middle_of_a_frame_has_died() {
+    let _dog = watchdog(10, "a part of a frame");
+    let whole = frame(b'E', b"last words");
+    for cut in [1, PREFIX, whole.len() - 1] {
+        let (mut lane, _desk, mut theirs) = lane(100);
+        theirs.write_all(&whole[..cut]).expect("it reads");
+        drop(theirs);
+        assert_eq!(lane.read(&mut Vec::new()), Err(Fault::Died), "{cut} bytes");
+        assert_eq!(lane.send(&[(b'B', b"more")]), Err(Fault::Died), "{cut} bytes");
+    }
+}
+
 // The end of a lane.
 
 #[test]
@@ -205,7 +232,8 @@ fn a_lane_is_put_away_only_if_it_is_given_back_with_nothing_left_in_it() {
     assert_eq!(desk.put_away.lock().expect("no panic").len(), 1);
     assert_eq!(desk.released.load(Ordering::SeqCst), 1);
 
-    let (dropped, desk, mut theirs) = lane(100);
+    let (mut dropped, desk, mut theirs) = lane(100);
+    let _writer = dropped.writer().expect("a descriptor");
     drop(dropped);
     assert_eq!(theirs.read(&mut [0]).expect("its end"), 0);
     assert_eq!(desk.released.load(Ordering::SeqCst), 1);
@@ -241,6 +269,8 @@ fn one_thread_reads_a_lane_while_another_writes_and_either_can_end_it() {
     let (mut lane, desk, theirs) = lane(100);
     thread::spawn(move || echo(theirs));
     let mut writer = lane.writer().expect("a descriptor");
+    writer.excuse(true);
+    assert_eq!(desk.health.silence(), None);
     let reader = thread::spawn(move || {
         let (mut payload, mut count) = (Vec::new(), 0);
         while lane.read(&mut payload).is_ok() {
@@ -259,6 +289,29 @@ fn one_thread_reads_a_lane_while_another_writes_and_either_can_end_it() {
     // A client that has gone says nothing about the worker.
     assert!(desk.health.is_trusted());
     assert!(desk.put_away.lock().expect("no panic").is_empty());
+}
+
+#[test]
+fn a_writer_asks_who_wants_what_is_not_taken_and_cuts_the_lane_if_nobody_does() {
+    let (mut lane, _desk, mut theirs) = lane(100);
+    let mut writer = lane.writer().expect("a descriptor");
+    // More than the kernel takes.
+    let long = vec![b'x'; 4 << 20];
+    let worker = thread::spawn(move || {
+        thread::sleep(ms(300));
+        (hear(&mut theirs), theirs)
+    });
+    let mut asked = 0;
+    let is_wanted = || {
+        asked += 1;
+        true
+    };
+    writer.send_while(&[(b'B', &long)], is_wanted).expect("somebody wants it");
+    let (heard, _theirs) = worker.join().expect("no panic");
+    assert!(asked > 0 && heard.is_some_and(|heard| heard == (b'B', long.clone())));
+    let error = writer.send_while(&[(b'B', &long)], || false).expect_err("nobody does");
+    assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+    assert_eq!(lane.read_within(ms(10), &mut Vec::new()), Err(Fault::Died));
 }
 
 /// A worker is out of step if an application has written to the lane itself.

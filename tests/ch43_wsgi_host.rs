@@ -7,7 +7,7 @@ mod support;
 use std::env;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, OnceLock};
@@ -414,10 +414,14 @@ fn a_body_that_breaks_a_rule_is_refused_and_the_worker_goes_on() {
 #[test]
 fn an_answer_of_one_piece_or_of_a_list_has_a_length() {
     let Some(house) = house() else { return };
-    assert!(house.get("/several").says("Content-Length: 13"));
-    assert_eq!(house.get("/several").text(), "one two three");
+    for target in ["/several", "/several?tuple"] {
+        let answer = house.get(target);
+        assert!(answer.says("Content-Length: 13"), "{}", answer.head);
+        assert_eq!(answer.text(), "one two three");
+    }
     assert!(house.get("/large").says("Content-Length: 1000000"));
     assert_eq!(house.get("/large").body, vec![b'z'; 1_000_000]);
+    assert_eq!(house.get("/large?own").body, vec![b'z'; 1_000_000]);
     assert!(house.get("/empty").says("Content-Length: 0"));
     let pieces = house.get("/pieces");
     assert!(pieces.says("Transfer-Encoding: chunked") && pieces.body.len() == 800_000);
@@ -440,7 +444,7 @@ fn start_response_never_or_twice_is_500() {
 fn exc_info_replaces_a_head_that_has_not_been_sent_and_cuts_one_that_has() {
     let Some(house) = house() else { return };
     let replaced = house.get("/replaced");
-    assert_eq!((replaced.status, replaced.text().as_str()), (503, "replaced"));
+    assert_eq!((replaced.status, replaced.text().as_str()), (503, "replaced by this"));
     let cut = house.raw("/too-late");
     assert!(cut.contains("begun") && !cut.contains("never sent"), "{cut}");
     assert!(!cut.ends_with("0\r\n\r\n"), "{cut}");
@@ -463,6 +467,7 @@ fn a_line_end_or_a_nul_in_a_field_is_500_and_never_a_field() {
         assert_eq!(answer.status, 500, "{path}");
         assert!(!answer.head.contains("X-"), "{}", answer.head);
     }
+    assert_eq!(house.get("/told").text(), "4");
 }
 
 #[test]
@@ -479,7 +484,8 @@ fn fields_about_the_connection_are_left_out_and_others_may_come_twice() {
     let Some(house) = house() else { return };
     let answer = house.get("/hop");
     assert_eq!(answer.text(), "hop");
-    assert!(answer.says("X-Kept: yes") && !answer.head.contains("Keep-Alive"), "{}", answer.head);
+    assert!(answer.says("X-Kept: yes"), "{}", answer.head);
+    assert_eq!(answer.head.matches("yes").count(), 1, "{}", answer.head);
     let answer = house.get("/cookies");
     assert!(answer.says("Set-Cookie: a=1") && answer.says("Set-Cookie: b=2"), "{}", answer.head);
 }
@@ -496,6 +502,8 @@ fn head_204_and_304_have_no_body_and_head_has_the_length_of_get() {
         assert_eq!(client.answer().expect("nothing in between").status, 200, "{target}");
     }
     assert!(house.ask("HEAD", "/large").says("Content-Length: 1000000"));
+    // The one to GET may be longer.
+    assert!(!house.ask("HEAD", "/empty").head.contains("Content-Length"));
     for (target, status) in [("/no-content", 204), ("/not-modified", 304)] {
         let mut client = house.client();
         client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
@@ -503,6 +511,21 @@ fn head_204_and_304_have_no_body_and_head_has_the_length_of_get() {
         client.send("GET /empty HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(client.answer().expect("nothing in between").status, 200, "{target}");
     }
+}
+
+#[test]
+fn pieces_that_nobody_would_see_are_not_waited_for() {
+    if !has_python() {
+        return;
+    }
+    let house = House::open(spec("probe:application"));
+    let began = Instant::now();
+    house.ask("HEAD", "/silent");
+    for status in ["204+No+Content", "304+Not+Modified"] {
+        house.get(&format!("/silent?{status}"));
+    }
+    assert_eq!(house.get("/empty").status, 200);
+    assert!(began.elapsed() < ms(4000), "{:?}", began.elapsed());
 }
 
 #[test]
@@ -519,9 +542,9 @@ fn a_failure_behind_the_declared_length_does_not_reach_the_next_answer() {
         return;
     }
     let house = House::open(spec("probe:application"));
-    for _ in 0..5 {
-        let answer = house.get("/fails-when-complete");
-        assert_eq!((answer.status, &*answer.text()), (200, "whole"));
+    for target in ["/declared?fails", "/declared?more", "/declared"].repeat(5) {
+        let answer = house.get(target);
+        assert_eq!((answer.status, &*answer.text()), (200, "whole"), "{target}");
     }
 }
 
@@ -563,10 +586,25 @@ fn a_wrapped_file_is_sent_and_closed() {
 
 // Slow clients.
 
+/// How much the kernel keeps for somebody who reads nothing, in bytes.
+fn kept_by_the_kernel() -> usize {
+    let door = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let _deaf = TcpStream::connect(door.local_addr().expect("a port")).expect("a connection");
+    let (mut stream, _) = door.accept().expect("it has connected");
+    stream.set_nonblocking(true).expect("an open socket");
+    let mut kept = 0;
+    while let Ok(count) = stream.write(&[0; 65536]) {
+        kept += count;
+    }
+    kept
+}
+
 #[test]
 fn a_slow_client_costs_a_thread_and_not_a_worker() {
     let Some(house) = house() else { return };
-    for target in ["/large", "/pieces"] {
+    // More than the kernel keeps, and less than we keep besides.
+    let long = format!("/large?{}", kept_by_the_kernel() + 600_000);
+    for target in ["/large", "/pieces", &long] {
         let mut slow: Vec<Client> = (0..3).map(|_| house.client()).collect();
         for client in &mut slow {
             client.send(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n"));
@@ -647,7 +685,7 @@ fn a_delivered_request_is_never_sent_twice() {
     let house = House::open(PythonSpec { workers: 2, ..spec("probe:application") });
     let file = env::temp_dir().join(format!("glasshouse-wsgi-host-{}", std::process::id()));
     let answer = house.get(&format!("/dies?{}", file.display()));
-    assert_eq!(answer.status, 502);
+    assert!(answer.status == 502 && !answer.head.contains("Retry-After"), "{}", answer.head);
     assert_eq!(fs::read_to_string(&file).expect("it was called"), "once ");
     fs::remove_file(file).expect("it is there");
     assert_eq!(house.get("/exits").status, 502);
@@ -704,6 +742,22 @@ fn workers_killed_while_they_had_nothing_to_do_cost_no_request() {
     assert!(!before.contains(&answer.text()));
 }
 
+#[test]
+fn who_finds_no_free_worker_in_time_may_come_again() {
+    if !has_python() {
+        return;
+    }
+    let house = House::open(PythonSpec { timeout: ms(500), ..spec("probe:application") });
+    let mut slow = house.client();
+    slow.send("POST /hash HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nsome");
+    thread::sleep(ms(100));
+    let answer = house.get("/empty");
+    assert_eq!(answer.text(), "503 Service Unavailable\n\nno Python worker was free in time\n");
+    for field in ["Content-Type: text/plain; charset=utf-8", "Retry-After: 1"] {
+        assert!(answer.says(field), "{}", answer.head);
+    }
+}
+
 /// It holds its worker, and from outside it looks like a loop without an end.
 #[test]
 fn a_stream_that_falls_silent_is_cut_at_the_timeout() {
@@ -712,12 +766,20 @@ fn a_stream_that_falls_silent_is_cut_at_the_timeout() {
     }
     let _dog = watchdog(30, "a silent stream");
     let house = House::open(PythonSpec { timeout: ms(700), ..spec("probe:application") });
-    let began = Instant::now();
-    let text = house.raw("/silent");
-    assert!(text.contains("begun") && !text.contains("late"), "{text}");
-    // The last chunk is missing.
-    assert!(!text.ends_with("0\r\n\r\n"), "{text}");
-    assert!((ms(600)..ms(3000)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    // As long as the client takes nothing, the silence is its own.
+    for (words, pause) in [(1, 0), (2_000_000, 1500)] {
+        house.pid();
+        let began = Instant::now();
+        let mut client = house.client();
+        client.send(format!("GET /silent/{words} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        thread::sleep(ms(pause));
+        let text = client.all();
+        assert!(text.len() > 5 * words && !text.contains("late"), "{}", text.len());
+        // The last chunk is missing.
+        assert!(!text.ends_with("0\r\n\r\n"), "{words}");
+        let time = ms(pause + 500)..ms(pause + 3000);
+        assert!(time.contains(&began.elapsed()), "{words}: {:?}", began.elapsed());
+    }
 }
 
 #[test]
@@ -727,12 +789,17 @@ fn an_endless_loop_is_504_at_the_timeout_and_the_worker_replaced() {
     }
     let _dog = watchdog(30, "an endless loop");
     let house = House::open(PythonSpec { timeout: ms(700), ..spec("probe:application") });
-    let before = house.pid();
-    let began = Instant::now();
-    assert_eq!(house.get("/loop").status, 504);
-    assert!((ms(600)..ms(3000)).contains(&began.elapsed()), "{:?}", began.elapsed());
-    assert_ne!(house.pid(), before);
-    assert!(!lives(&before));
+    for size in [0, 200_000] {
+        let before = house.pid();
+        let began = Instant::now();
+        let mut client = house.client();
+        client.send(format!("POST /loop HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n"));
+        client.send(vec![b'u'; size]);
+        assert_eq!(client.answer().expect("an answer").status, 504, "{size}");
+        assert!((ms(600)..ms(3000)).contains(&began.elapsed()), "{:?}", began.elapsed());
+        assert_ne!(house.pid(), before);
+        assert!(!lives(&before));
+    }
 }
 
 #[test]
@@ -756,6 +823,9 @@ fn an_application_is_a_name_a_factory_or_the_default_of_its_module() {
         let house = House::open(spec(application));
         assert_eq!(house.get("/empty").status, 200, "{application}");
     }
+    for application in ["plain_app", "probe:wrapped"] {
+        Pool::start(spec(application)).unwrap_or_else(|error| panic!("{application}: {error}"));
+    }
 }
 
 #[test]
@@ -763,17 +833,22 @@ fn what_cannot_be_served_is_explained_at_the_start() {
     if !has_python() {
         return;
     }
-    for (application, expected) in [
-        ("nomodule:app", "ModuleNotFoundError: No module named 'tests.python.nomodule'"),
-        ("probe:nothing", "has no attribute 'nothing'"),
-        ("probe:asgi", "is an async callable, for ASGI: serve it with asgi_http or asgi_ws."),
-        ("probe:site", "is an async callable, for ASGI: serve it with asgi_http or asgi_ws."),
-        ("probe:number", "is 5, which cannot be called."),
-        ("probe:raises()", "TypeError"),
+    // Python's own words come with a traceback, and ours without.
+    for (application, is_ours, expected) in [
+        ("nomodule:app", false, "ModuleNotFoundError: No module named 'tests.python.nomodule'"),
+        ("probe:nothing", false, "has no attribute 'nothing'"),
+        ("probe:asgi", true, "is an async callable, for ASGI: serve it with asgi_http or asgi_ws."),
+        ("probe:site", true, "is an async callable, for ASGI: serve it with asgi_http or asgi_ws."),
+        ("probe:number", true, "is 5, which cannot be called."),
+        ("probe:raises()", false, "TypeError"),
+        ("probe:leaves()", false, "SystemExit: 7"),
+        ("probe:make_app", true, "if it makes an application, say tests.python.probe:make_app()"),
+        ("probe:make_maker()", true, "it does not take environ and start_response"),
     ] {
         match Pool::start(spec(application)).map(drop) {
             Err(StartError::Application(text)) => {
                 assert!(text.contains(expected), "{application}: {text}");
+                assert_eq!(text.contains("Traceback"), !is_ours, "{application}: {text}");
             }
             other => panic!("{application}: {other:?}"),
         }
@@ -813,6 +888,8 @@ impl Program {
         let own = env::current_exe().expect("the path of this test program");
         let mut command = Process::in_one(&own);
         command.args(["--exact", "helper_house", "--ignored", "--nocapture"]);
+        // Python by itself does not look into the current folder then.
+        command.env("PYTHONSAFEPATH", "1");
         Process::spawn(command.env("CHILD", application))
     }
 
@@ -847,11 +924,25 @@ fn what_the_application_prints_is_seen_and_a_traceback_too() {
     }
     let program = Program::start();
     program.get("/prints");
+    // A client that has gone is no failure of the application.
+    let mut client = Client::connect(program.address);
+    client.send("POST /hash HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\nsome");
+    thread::sleep(ms(100));
+    drop(client);
+    let mut client = Client::connect(program.address);
+    client.send("GET /endless HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.up_to("xxxx");
+    drop(client);
+    // Nor is a copy of the worker that has done its part.
+    program.get("/forgotten-fork");
+    thread::sleep(ms(200));
     program.get("/raises");
     for text in ["a line for standard output", "a line for wsgi.errors", "the database is away"] {
         let has = |lines: &[String]| lines.iter().any(|line| line.contains(text));
         assert!(program.process.until(LIMIT, has), "{text}: {:?}", program.process.lines());
     }
+    let lines = program.process.lines();
+    assert_eq!(lines.iter().filter(|line| line.contains("Traceback")).count(), 1, "{lines:?}");
 }
 
 #[test]
@@ -878,9 +969,12 @@ fn a_stop_lets_requests_finish_and_leaves_nothing_behind() {
     let mut client = Client::connect(program.address);
     client.send("GET /sleep?0.7 HTTP/1.1\r\nHost: x\r\n\r\n");
     thread::sleep(ms(200));
+    let began = Instant::now();
     program.process.signal("TERM");
     assert_eq!(client.answer().expect("an answer").status, 200);
     assert_eq!(program.process.finish(LIMIT), Some(Some(0)));
+    // The workers have not waited to be killed.
+    assert!(began.elapsed() < ms(4000), "{:?}", began.elapsed());
     assert!(!lives(&pid) && !folder.exists());
 }
 

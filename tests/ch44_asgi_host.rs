@@ -9,8 +9,8 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -150,6 +150,7 @@ fn the_scope_says_what_the_client_has_sent() {
     let text = answer.text();
     for part in [
         r#""type": "'http'""#,
+        r#""asgi": "{'version': '3.0', 'spec_version': '2.5'}""#,
         r#""http_version": "'1.1'""#,
         r#""method": "'GET'""#,
         r#""scheme": "'http'""#,
@@ -159,11 +160,13 @@ fn the_scope_says_what_the_client_has_sent() {
         r#""root_path": "'/shop'""#,
         "[(b'host', b'a'), (b'x-dup', b'1'), (b'x-dup', b'2'), (b'x_under', b'3')]",
         r#""client": "('127.0.0.1', "#,
+        r#""extensions": "{}""#,
     ] {
         assert!(text.contains(part), "{part} is not in {text}");
     }
     let port = house.address.port();
     assert!(text.contains(&format!(r#""server": "('127.0.0.1', {port})""#)), "{text}");
+    assert!(!text.contains("subprotocols"), "{text}");
 }
 
 #[test]
@@ -262,9 +265,12 @@ fn a_single_piece_has_a_length_and_several_are_chunks() {
     assert!(answer.says("Transfer-Encoding: chunked"), "{}", answer.head);
     assert_eq!(answer.text(), "one%20two");
     // It comes in several frames, and is one piece all the same.
-    let answer = house.get("/unread");
-    assert!(answer.says("Content-Length: 3000000") || answer.says("content-length: 3000000"));
-    assert_eq!(answer.body.len(), 3_000_000);
+    for own in ["", "?content-length", "?Content-Length"] {
+        let answer = house.get(&format!("/unread{own}"));
+        assert!(answer.says("Content-Length: 3000000") || answer.says("content-length: 3000000"));
+        assert_eq!(answer.body.len(), 3_000_000);
+    }
+    assert_eq!(house.get("/unread?more").body.len(), 3_000_001);
 }
 
 #[test]
@@ -274,6 +280,10 @@ fn answers_to_head_and_304_have_no_body() {
     client.send("HEAD /hello HTTP/1.1\r\nHost: a\r\n\r\n");
     let head = client.answer_to("HEAD").expect("an answer");
     assert!(head.says("Content-Length: 14"), "{}", head.head);
+    client.send("HEAD /empty?200 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let head = client.answer_to("HEAD").expect("an answer").head.to_lowercase();
+    // The one to GET may be longer.
+    assert!(!head.contains("content-length"), "{head}");
     // On the same connection: a body would be taken for this answer.
     for status in [304, 204, 200] {
         client.send(get(&format!("/empty?{status}")));
@@ -304,7 +314,7 @@ fn a_field_that_would_forge_another_is_an_error_and_not_left_out() {
 #[test]
 fn a_failure_before_the_body_is_500_and_one_in_the_middle_cuts_the_answer() {
     let Some(house) = house() else { return };
-    for page in ["/raise", "/start", "/twice", "/nothing", "/cancel"] {
+    for page in ["/raise", "/unprintable", "/start", "/twice", "/nothing", "/cancel"] {
         assert_eq!(house.get(page).status, 500, "{page}");
     }
     let mut client = Client::connect(house.address);
@@ -324,6 +334,16 @@ fn an_application_may_go_on_when_its_answer_is_complete() {
     client.send(get("/hello"));
     assert_eq!(client.answer().expect("an answer").status, 200);
     assert_eq!(house.notes(ms(2000)), r#"["afterwards"]"#);
+    // What it sends then is not taken for the answer to another request.
+    assert_eq!(house.get("/again").text(), "once");
+    thread::sleep(ms(200));
+    assert_eq!(house.get("/hello").status, 200);
+    // It may go on even if its worker is told to end.
+    let path = scrap("background");
+    assert_eq!(house.get(&format!("/background?{}", path.display())).text(), "done");
+    drop(house);
+    assert_eq!(fs::read_to_string(&path).expect("a note"), "afterwards");
+    let _ = fs::remove_file(path);
 }
 
 // Request bodies.
@@ -333,6 +353,8 @@ fn a_body_arrives_whole_by_a_length_and_by_chunks() {
     let Some(house) = house() else { return };
     let abc = "3 ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad 1";
     assert_eq!(house.ask(post("/sum", "", "abc")).text(), abc);
+    let a = "1 ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb 1";
+    assert_eq!(house.ask(post("/sum", "", "a")).text(), a);
     let body = "0123456789abcdef".repeat(5 * 1024 * 1024 / 16);
     let by_length = house.ask(post("/sum", "", &body)).text();
     let mut chunked =
@@ -450,12 +472,17 @@ fn a_client_that_leaves_in_the_middle_of_its_body_is_an_event() {
 #[test]
 fn a_client_that_leaves_ends_a_stream_with_an_oserror() {
     let Some(house) = house() else { return };
-    let mut client = Client::connect(house.address);
-    client.send(get("/stream"));
-    client.up_to("tick\n");
-    drop(client);
-    let notes = house.notes(ms(1000));
-    assert_eq!(notes, r#"["OSError: the client has gone", "finally"]"#);
+    // The second one sends more than the client takes: it is asleep in `send` then.
+    for (ticks, pause) in [(1, 0), (200_000, 700)] {
+        let mut client = Client::connect(house.address);
+        client.send(get(&format!("/stream?{ticks}")));
+        client.up_to("tick\n");
+        thread::sleep(ms(pause));
+        drop(client);
+        let notes = house.notes(ms(1000));
+        let wanted = r#"["OSError: the client has gone, http.disconnect", "finally"]"#;
+        assert_eq!(notes, wanted, "{ticks}");
+    }
 }
 
 #[test]
@@ -551,6 +578,7 @@ fn a_request_that_kills_its_worker_is_answered_502_and_never_sent_again() {
     let answer = house.get(&format!("/die?{}", path.display()));
     assert_eq!(answer.status, 502);
     assert!(answer.text().contains("the Python worker ended"), "{}", answer.text());
+    assert!(!answer.head.contains("Retry-After"), "{}", answer.head);
     thread::sleep(ms(300));
     assert_eq!(fs::read_to_string(&path).expect("a note"), "x");
     let _ = fs::remove_file(path);
@@ -609,6 +637,27 @@ fn a_blocked_event_loop_is_noticed_and_replaced() {
 }
 
 #[test]
+fn an_application_may_wait_longer_than_a_worker_may_be_silent() {
+    let Some(house) = house_with(PythonSpec { timeout: ms(400), ..spec("app") }) else { return };
+    // It waits for 700 ms, and its worker says that it is there.
+    assert_eq!(house.get("/after").text(), "waited");
+}
+
+#[test]
+fn who_finds_no_worker_may_come_again() {
+    let Some(house) = house() else { return };
+    house.pool.stop();
+    let answer = house.get("/hello");
+    assert_eq!(answer.text(), "503 Service Unavailable\n\nno Python worker was free in time.\n");
+    for field in ["Content-Type: text/plain; charset=utf-8", "Retry-After: 1"] {
+        assert!(answer.says(field), "{}", answer.head);
+    }
+    // A WebSocket too.
+    let head = Peer::ask(house.address, "/echo", "").head();
+    assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+}
+
+#[test]
 fn workers_are_replaced_while_they_serve() {
     let Some(house) = house() else { return };
     let before = house.get("/pid").text();
@@ -620,34 +669,71 @@ fn workers_are_replaced_while_they_serve() {
     assert_eq!(client.answer().expect("an answer").text(), "slow");
 }
 
+/// A worker without a server that listens at this path, and its control line.
+fn lone_worker(path: &Path) -> (Child, UnixStream) {
+    let (mut control, theirs) = UnixStream::pair().expect("a pair");
+    let mut command = Command::new("python3");
+    command.args(["-c", include_str!("../src/python/asgi_worker.py")]);
+    command.arg("tests.python.raw_asgi:app").arg(path).stderr(Stdio::piped());
+    // Then Python by itself does not look into the current folder.
+    command.env("PYTHONSAFEPATH", "1");
+    let child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn().expect("python3");
+    let mut ready = [0; 5];
+    control.read_exact(&mut ready).expect("a word");
+    assert_eq!(&ready, b"+\0\0\0\0");
+    (child, control)
+}
+
+/// A lane to it, with a request.
+fn lone_lane(path: &Path, page: &str) -> UnixStream {
+    let mut lane = UnixStream::connect(path).expect("a lane");
+    let mut frames = Vec::new();
+    let addresses = "127.0.0.1\x001\x00127.0.0.1\x002";
+    let block = format!("\0GET\0{page}\0\0http\x001.1\0{addresses}\0{page}\0\0");
+    push_frame(&mut frames, b'R', block.as_bytes()).expect("a frame");
+    push_frame(&mut frames, b'B', b"").expect("a frame");
+    lane.write_all(&frames).expect("an open lane");
+    lane
+}
+
 #[test]
 fn a_worker_ends_with_its_server_even_out_of_an_endless_loop() {
     if !has_python() {
         return;
     }
     let _dog = watchdog(60, "a worker without a server");
-    let (mut control, theirs) = UnixStream::pair().expect("a pair");
     let path = scrap("door");
-    let mut command = Command::new("python3");
-    command.args(["-c", include_str!("../src/python/asgi_worker.py")]);
-    command.arg("tests.python.raw_asgi:app").arg(&path);
-    let mut child = command.stdin(Stdio::from(OwnedFd::from(theirs))).spawn().expect("python3");
-    drop(command);
-    let mut ready = [0; 5];
-    control.read_exact(&mut ready).expect("a word");
-    assert_eq!(&ready, b"+\0\0\0\0");
-    let mut lane = UnixStream::connect(&path).expect("a lane");
-    let mut frames = Vec::new();
-    let block = b"\0GET\0/loop\0\0http\x001.1\x00127.0.0.1\x001\x00127.0.0.1\x002\0/loop\0\0";
-    push_frame(&mut frames, b'R', block).expect("a frame");
-    push_frame(&mut frames, b'B', b"").expect("a frame");
-    lane.write_all(&frames).expect("an open lane");
+    let (mut child, control) = lone_worker(&path);
+    let _lane = lone_lane(&path, "/loop");
     thread::sleep(ms(200));
     assert!(matches!(child.try_wait(), Ok(None)));
     drop(control);
     let began = Instant::now();
     let _ = child.wait();
     assert!(began.elapsed() < ms(1000), "{:?}", began.elapsed());
+    let _ = fs::remove_file(path);
+}
+
+#[test]
+fn the_log_has_a_traceback_for_each_failure_and_none_for_a_client_that_has_gone() {
+    if !has_python() {
+        return;
+    }
+    let _dog = watchdog(60, "a log");
+    let path = scrap("log");
+    let (child, _control) = lone_worker(&path);
+    let mut lane = lone_lane(&path, "/stream");
+    lane.read_exact(&mut [0; 20]).expect("a head and a tick");
+    drop(lane);
+    let mut lane = lone_lane(&path, "/raise");
+    lane.read_exact(&mut [0; 20]).expect("a word");
+    thread::sleep(ms(200));
+    lane.write_all(b"Q\0\0\0\0").expect("an open lane");
+    let output = child.wait_with_output().expect("its end");
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("ValueError: before the head"), "{text}");
+    assert_eq!(text.matches("Traceback").count(), 1, "{text}");
+    assert!(output.status.success());
     let _ = fs::remove_file(path);
 }
 
@@ -668,6 +754,24 @@ fn a_hosted_websocket_echoes_text_and_bytes_of_any_length() {
     assert_eq!(peer.frame(), Some((PONG, b"are you there?".to_vec())));
     assert_eq!(peer.close(4000, "bye"), 4000);
     assert_eq!(house.notes(ms(1000)), r#"[[4000, "bye"]]"#);
+}
+
+#[test]
+fn the_scope_of_a_websocket_differs_in_a_few_names() {
+    let Some(house) = house() else { return };
+    let mut peer = Peer::open(house.address, "/scope");
+    let (_, text) = peer.frame().expect("a scope");
+    let text = String::from_utf8_lossy(&text);
+    for part in [
+        r#""type": "'websocket'""#,
+        r#""scheme": "'ws'""#,
+        r#""path": "'/shop/scope'""#,
+        r#""subprotocols": "[]""#,
+        r#""extensions": "{'websocket.http.response': {}}""#,
+    ] {
+        assert!(text.contains(part), "{part} is not in {text}");
+    }
+    assert!(!text.contains("method"), "{text}");
 }
 
 #[test]
@@ -719,7 +823,13 @@ fn an_application_that_only_talks_learns_by_an_oserror_that_nobody_listens() {
     let mut peer = Peer::open(house.address, "/push");
     peer.hears("tick");
     drop(peer);
-    assert_eq!(house.notes(ms(1000)), r#"["OSError: the WebSocket has ended"]"#);
+    // There is one more event, and no other behind it.
+    let wanted = [
+        "OSError: the WebSocket has ended",
+        "websocket.disconnect",
+        "RuntimeError: websocket.disconnect was the last event",
+    ];
+    assert_eq!(house.notes(ms(1000)), format!("{wanted:?}"));
 }
 
 #[test]
@@ -732,6 +842,7 @@ fn a_websocket_that_is_not_accepted_gets_an_answer() {
     let head = peer.head();
     assert!(head.starts_with("HTTP/1.1 402 "), "{head}");
     assert!(head.contains("\r\nx-why: money\r\n"), "{head}");
+    assert_eq!(house.notes(ms(1000)), r#"["websocket.disconnect"]"#);
     assert!(answer("/silent").starts_with("HTTP/1.1 500 "));
     assert!(answer("/early").starts_with("HTTP/1.1 500 "));
 }

@@ -260,7 +260,7 @@ class Http(Call):
         # An application may go on when its answer is complete, and fail then.
         if self.stage != "complete":
             problem = problem or "the application returned without an answer"
-            self.lane.write(b"!", problem.encode())
+            self.lane.write(b"!", problem.encode(errors="replace"))
 
 
 class WebSocket(Call):
@@ -342,7 +342,7 @@ class WebSocket(Call):
     def end(self, problem):
         if self.stage not in ("open", "closed"):
             problem = problem or "the application neither accepted nor refused"
-        self.lane.write(b"!" if problem else b"E", problem.encode())
+        self.lane.write(b"!" if problem else b"E", problem.encode(errors="replace"))
 
 
 def block(first, headers):
@@ -404,6 +404,7 @@ def load(name):
     module, colon, path = name.partition(":")
     if not colon or not path:
         raise StartError(f"{name}: the application is named as MODULE:CALLABLE")
+    sys.path.insert(0, os.getcwd())
     __import__(module)  # not importlib: its own steps would stand in the traceback
     found = sys.modules[module]
     factory = path.endswith("()")
@@ -482,8 +483,8 @@ def main(name, path):
         asyncio.run(serve())
     except Exception as error:
         told = isinstance(error, StartError)
-        text = str(error) if told else traceback.format_exc()
-        control.sendall(FRAME.pack(b"!", len(text.encode())) + text.encode())
+        text = (str(error) if told else traceback.format_exc()).encode(errors="replace")
+        control.sendall(FRAME.pack(b"!", len(text)) + text)
         sys.exit(1)
 
 

@@ -425,7 +425,6 @@ impl Line {
             match self.stream.write_vectored(&[IoSlice::new(front), IoSlice::new(last)]) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => begun.sent += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if is_timeout(&error) => return Ok(false),
                 Err(error) => return Err(error),
             }
@@ -443,7 +442,8 @@ impl Line {
         payload: &mut Vec<u8>,
     ) -> io::Result<Option<u8>> {
         while self.end - self.start < PREFIX {
-            if !self.fill(limit)? && self.is_empty() {
+            self.fill(limit)?;
+            if self.is_empty() {
                 return Ok(None);
             }
         }
@@ -471,8 +471,8 @@ impl Line {
         Ok(Some(kind))
     }
 
-    /// Waits for more bytes. False if none came in this time.
-    fn fill(&mut self, limit: Option<Duration>) -> io::Result<bool> {
+    /// Waits for more bytes. If none came in this time, there are no more than before.
+    fn fill(&mut self, limit: Option<Duration>) -> io::Result<()> {
         if self.timeout != limit {
             self.stream.set_read_timeout(limit)?;
             self.timeout = limit;
@@ -484,9 +484,9 @@ impl Line {
             Ok(0) => Err(ErrorKind::UnexpectedEof.into()),
             Ok(count) => {
                 self.end += count;
-                Ok(true)
+                Ok(())
             }
-            Err(error) if is_timeout(&error) => Ok(false),
+            Err(error) if is_timeout(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -158,7 +158,7 @@ def respond(application, environ, lane):
     answer = Answer(lane, environ)
     result = application(environ, answer.start_response)
     try:
-        if isinstance(result, (list, tuple)) and not answer.sent:
+        if isinstance(result, (list, tuple)):
             return answer.finish(result[0] if len(result) == 1 else b"".join(result))
         for data in result:
             if data and not answer.sent and answer.length == str(len(data)):

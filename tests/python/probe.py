@@ -136,17 +136,18 @@ def twice(environ, start_response):
 
 
 def replaced(environ, start_response):
-    start_response("200 OK", TEXT)
+    start_response("200 OK", [*TEXT, ("Content-Length", "8")])
     try:
         raise KeyError("lost")
     except KeyError:
         start_response("503 Service Unavailable", TEXT, sys.exc_info())
-    return [b"replaced"]
+    return iter([b"replaced", b" by this"])
 
 
 def silent(environ, start_response):
-    start_response("200 OK", TEXT)
-    yield b"begun"
+    start_response(environ["QUERY_STRING"].replace("+", " ") or "200 OK", TEXT)
+    _, _, *count = environ["PATH_INFO"].split("/")
+    yield b"begun" * int(count[0] if count else 1)
     time.sleep(5)
     yield b"late"
 
@@ -181,13 +182,26 @@ def nul(environ, start_response):
     return [b"split"]
 
 
+def told(environ, start_response):
+    """Hears of each field that cannot be sent while it can still send another."""
+    count = 0
+    for wrong in "\r", "\n", "\0", "\u20ac":
+        try:
+            start_response("200 OK", [("X-Bad", f"a{wrong}b")])
+        except ValueError:
+            count += 1
+    start_response("200 OK", TEXT)
+    return [str(count).encode()]
+
+
 def status(environ, start_response):
     start_response(environ["QUERY_STRING"].replace("+", " "), TEXT)
     return [b"status"]
 
 
 def hop(environ, start_response):
-    start_response("200 OK", TEXT + [("Connection", "close"), ("Keep-Alive", "9"), ("X-Kept", "yes")])
+    names = "Connection Keep-Alive Proxy-Connection TE Trailer Transfer-Encoding Upgrade X-Kept".split()
+    start_response("200 OK", TEXT + [(name, "yes") for name in names])
     return [b"hop"]
 
 
@@ -206,7 +220,8 @@ def write(environ, start_response):
 
 def several(environ, start_response):
     start_response("200 OK", TEXT)
-    return [b"one ", b"two ", b"three"]
+    chunks = [b"one ", b"two ", b"three"]
+    return tuple(chunks) if environ["QUERY_STRING"] == "tuple" else chunks
 
 
 def empty(environ, start_response):
@@ -215,8 +230,10 @@ def empty(environ, start_response):
 
 
 def large(environ, start_response):
-    start_response("200 OK", TEXT)
-    return [b"z" * 1_000_000]
+    query = environ["QUERY_STRING"]
+    own = [("Content-Length", "1000000")] if query == "own" else []
+    start_response("200 OK", TEXT + own)
+    return [b"z" * (int(query) if query.isdigit() else 1_000_000)]
 
 
 def pieces(environ, start_response):
@@ -257,13 +274,15 @@ def closes(environ, start_response):
     return Closing([b"c"] if environ["QUERY_STRING"] == "one" else [b"c", b"d"])
 
 
-def fails_when_complete(environ, start_response):
-    def fails():
-        yield b"whole"
-        raise RuntimeError("nobody waits for more")
-
+def declared(environ, start_response):
+    """All that was declared comes in one piece."""
     start_response("200 OK", [*TEXT, ("Content-Length", "5")])
-    return fails()
+    yield b"whole"
+    time.sleep(0.05)
+    if environ["QUERY_STRING"] == "more":
+        yield b"more"
+    if environ["QUERY_STRING"] == "fails":
+        raise RuntimeError("nobody waits for more")
 
 
 def closes_after_failure(environ, start_response):
@@ -331,6 +350,7 @@ def pid(environ, start_response):
 
 
 def loop(environ, start_response):
+    environ["wsgi.input"].read()
     while True:
         pass
 
@@ -363,6 +383,17 @@ def application(environ, start_response):
 
 def make_app():
     return application
+
+
+def leaves():
+    sys.exit(7)
+
+
+def make_maker():
+    return make_app
+
+
+wrapped = dict  # it does not say what it takes
 
 
 async def asgi(scope, receive, send):

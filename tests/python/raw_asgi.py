@@ -1,6 +1,7 @@
 """ASGI by hand: an answer for each trap, and the lifespan."""
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -65,7 +66,13 @@ async def http_sum(scope, receive, send):
 
 
 async def http_unread(scope, receive, send):
-    await answer(send, b"x" * 3_000_000)
+    """3 MB at once, with a field of this name, or with a last byte behind them."""
+    name, body = scope["query_string"], b"x" * 3_000_000
+    if name != b"more":
+        return await answer(send, body, headers=[(name, b"3000000")] if name else [])
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": b"x"})
 
 
 async def http_after(scope, receive, send):
@@ -106,15 +113,17 @@ async def http_drain(scope, receive, send):
 
 
 async def http_stream(scope, receive, send):
-    """Sends until nobody listens."""
+    """Sends until nobody listens, and asks then whether that is so."""
+    await receive()
     await send({"type": "http.response.start", "status": 200})
+    ticks = b"tick\n" * int(scope["query_string"] or b"1")
     try:
         while True:
-            await send({"type": "http.response.body", "body": b"tick\n", "more_body": True})
+            await send({"type": "http.response.body", "body": ticks, "more_body": True})
             await asyncio.sleep(0.05)
     except OSError as error:
-        NOTES.append(f"OSError: {error}")
-        raise
+        NOTES.append(f"OSError: {error}, {(await receive())['type']}")
+        raise RuntimeError("nobody listens")
     finally:
         NOTES.append("finally")
 
@@ -152,6 +161,10 @@ async def http_raise(scope, receive, send):
     raise ValueError("before the head")
 
 
+async def http_unprintable(scope, receive, send):
+    raise ValueError("a name that is no UTF-8: " + os.fsdecode(b"\xff"))
+
+
 async def http_late(scope, receive, send):
     await send({"type": "http.response.start", "status": 200})
     await send({"type": "http.response.body", "body": b"half", "more_body": True})
@@ -176,6 +189,15 @@ async def http_background(scope, receive, send):
     await answer(send, b"done")
     await asyncio.sleep(0.2)
     NOTES.append("afterwards")
+    if path := scope["query_string"]:
+        with open(path, "w") as file:
+            file.write("afterwards")
+
+
+async def http_again(scope, receive, send):
+    await answer(send, b"once")
+    await asyncio.sleep(0.05)
+    await send({"type": "http.response.body", "body": b"twice"})
 
 
 async def http_cancel(scope, receive, send):
@@ -244,8 +266,17 @@ async def websocket_echo(scope, receive, send):
             os._exit(1)
         if event.get("text") == "close":
             await send({"type": "websocket.close", "code": 3001, "reason": "enough"})
+            with contextlib.suppress(OSError):
+                await send({"type": "websocket.send", "text": "one more"})
             continue
         await send({**event, "type": "websocket.send"})
+
+
+async def websocket_scope(scope, receive, send):
+    await receive()
+    await send({"type": "websocket.accept"})
+    scope = {name: repr(value) for name, value in scope.items()}
+    await send({"type": "websocket.send", "text": json.dumps(scope)})
 
 
 async def websocket_push(scope, receive, send):
@@ -257,7 +288,13 @@ async def websocket_push(scope, receive, send):
             await send({"type": "websocket.send", "text": "tick"})
             await asyncio.sleep(0.02)
     except OSError as error:
-        NOTES.append(f"OSError: {error}")
+        notes = [f"OSError: {error}"]
+    await asyncio.sleep(0.1)
+    notes.append((await receive())["type"])
+    try:
+        await receive()
+    except RuntimeError as error:
+        NOTES.extend([*notes, f"RuntimeError: {error}"])
 
 
 async def websocket_stone_deaf(scope, receive, send):
@@ -290,6 +327,7 @@ async def websocket_deny(scope, receive, send):
     start = {"type": "websocket.http.response.start", "status": 402}
     await send({**start, "headers": [(b"x-why", b"money")]})
     await send({"type": "websocket.http.response.body", "body": b"Pay first.\n"})
+    NOTES.append((await receive())["type"])
 
 
 async def websocket_silent(scope, receive, send):

@@ -1,0 +1,2 @@
+"""An application under the second name that is looked for."""
+from tests.python.probe import application as app
