@@ -300,7 +300,10 @@ fn a_stream_without_an_end_ends_for_head_with_its_first_piece() {
     assert_eq!(client.answer_to("HEAD").expect("an answer").status, 200);
     client.send(get("/hello"));
     assert_eq!(client.answer().expect("the next answer").status, 200);
-    assert_eq!(house.notes(ms(1000)), r#"["OSError: the client has gone", "finally"]"#);
+    assert_eq!(
+        house.notes(ms(1000)),
+        r#"["OSError: the client has gone, http.disconnect", "finally"]"#
+    );
 }
 
 #[test]
