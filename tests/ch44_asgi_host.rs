@@ -450,6 +450,20 @@ fn an_early_answer_does_not_wait_for_a_client_that_has_fallen_silent() {
 }
 
 #[test]
+fn what_was_collected_is_given_although_the_client_has_fallen_silent() {
+    let Some(house) = house() else { return };
+    let _dog = watchdog(20, "a collected piece");
+    let mut client = Client::connect(house.address);
+    // One byte more than is collected, and nothing behind it.
+    let chunk = format!("20001\r\n{}", "x".repeat(0x20001));
+    client.send(format!(
+        "POST /first HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}"
+    ));
+    let answer = client.answer().expect("an answer");
+    assert_eq!((answer.status, answer.text().as_str()), (200, "131073"));
+}
+
+#[test]
 fn a_client_that_leaves_ends_the_wait_of_a_silent_application() {
     let Some(house) = house() else { return };
     let mut client = Client::connect(house.address);

@@ -441,9 +441,8 @@ impl Receive for Handle<'_, '_> {
     }
 
     fn wait(&mut self, limit: Duration) -> bool {
-        let conversation = &mut *self.conversation.borrow_mut();
         // If it fails, the next read says so, and why.
-        conversation.body_ended || conversation.exchange.wait_for_body(limit).unwrap_or(true)
+        self.conversation.borrow_mut().exchange.wait_for_body(limit).unwrap_or(true)
     }
 }
 

@@ -194,7 +194,7 @@ impl Exchange {
         self.client_lost || self.answer.has_lost_peer()
     }
 
-    /// Says so, for those who use the socket themselves.
+    /// Notes that the socket has failed, for those who use it themselves.
     pub fn lose_client(&mut self) {
         self.client_lost = true;
     }
@@ -383,10 +383,8 @@ impl Exchange {
     /// Those of the socket.
     pub fn wait_for_body(&mut self, limit: Duration) -> io::Result<bool> {
         let Link { wire, .. } = &mut self.link;
-        if self.body.is_finished() || !wire.buffered().is_empty() {
-            return Ok(true);
-        }
-        if wire.glance(Duration::ZERO)?.is_some() {
+        let is_here = self.body.is_finished() || !wire.buffered().is_empty();
+        if is_here || wire.glance(Duration::ZERO)?.is_some() {
             return Ok(true);
         }
         Ok(self.while_waiting(|_, wire| wire.glance(limit))??.is_some())

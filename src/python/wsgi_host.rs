@@ -9,7 +9,7 @@
 //!     │  call             │  R  environ      B  whole body        │
 //!     │──────────────────►│──────────────────────────────────────►│  application(environ, ...)
 //!     │                   │  S  environ                           │
-//!     │  input.read       │  N  how much                          │  wsgi.input.read
+//!     │  input.read       │  N  the next piece, please            │  wsgi.input.read
 //!     │◄──────────────────│◄──────────────────────────────────────│
 //!     │                   │  B  piece                             │
 //!     │──────────────────►│──────────────────────────────────────►│
@@ -19,7 +19,8 @@
 //!     │◄──────────────────│◄──────────────────────────────────────│
 //! ```
 //!
-//! A body is pulled and never pushed: two sides that both only write would wait for ever.
+//! A body is pulled, and pushed by one piece at most: two sides that both only write would wait
+//! for ever.
 #![cfg(unix)]
 
 use std::borrow::Cow;
@@ -316,7 +317,8 @@ impl Answer<'_> {
             self.excuse(false);
             self.give_piece()?;
         }
-        if self.waiting > 0 {
+        // Elsewhere a Unix socket may not take it, and the worker may not read it.
+        if self.waiting > 0 && cfg!(target_os = "linux") {
             self.is_ahead = true;
             self.give_piece()?;
         }

@@ -26,7 +26,7 @@ import traceback
 from wsgiref.util import FileWrapper
 
 PIECE = 64 * 1024  # bytes in one frame of an answer
-UPLOAD = 256 * 1024  # bytes of a body that we ask for at a time
+UPLOAD = 256 * 1024  # bytes of room for a piece of a body: the server's have 192 KB at most
 UNWANTED = {"connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
 COMMON = {
     "wsgi.version": (1, 0),

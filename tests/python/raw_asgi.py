@@ -93,6 +93,11 @@ async def http_early(scope, receive, send):
     NOTES.append((await listening)["type"])
 
 
+async def http_first(scope, receive, send):
+    """Needs one piece of the body, and not its end."""
+    await answer(send, str(len((await receive())["body"])).encode())
+
+
 async def http_notes(scope, receive, send):
     await answer(send, json.dumps(NOTES).encode())
     NOTES.clear()
